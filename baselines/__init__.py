@@ -1,0 +1,1 @@
+"""Reference recommenders: data, model, training recipe, task and quality metrics."""

@@ -1,0 +1,199 @@
+"""The contract of a baseline: data, model, training recipe, task. Every other room knows only this.
+
+A *batch* or *request* is a tuple of tensors, one per model input, each with the batch as its first
+dimension. Models are plain PyTorch and know no technique.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.registry import Registry
+
+Batch = tuple[Tensor, ...]
+Direction = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split, column-wise, on the CPU; n rows.
+
+    inputs: what the model is called with, one tensor of n rows per input.
+    labels: float32 [n]. users, items: int64 [n], what segments and per-user metrics group by.
+    segments: name → int64 [n] of segment numbers, for example ``popularity`` 0…9 (0 the rarest).
+    """
+
+    inputs: Batch
+    labels: Tensor
+    users: Tensor
+    items: Tensor
+    segments: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set after filters and split.
+
+    fields: name → cardinality, in the order of the id columns. protocol: source, filters, split
+    and ranking rules in words; it stands beside every quality number. best: the best attainable
+    test value of a metric where it is known (planted data).
+    """
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+    fields: Mapping[str, int]
+    protocol: str
+    best: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (first 16 hex digits) over every row of the three splits and the protocol."""
+        state = hashlib.sha256(self.protocol.encode())
+        for split in (self.train, self.valid, self.test):
+            for column in (*split.inputs, split.labels):
+                state.update(np.ascontiguousarray(column.numpy()))
+        return state.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a baseline is trained. Times and sizes are per run; rates are per step.
+
+    contexts: entered around every forward pass and loss (autocast). wraps: applied to the model
+    whose forward is trained (for example torch.compile); the parameters stay the model's own.
+    sparse_embeddings: embedding gradients are sparse and go to SparseAdam, which leaves the
+    moments of untouched rows alone and therefore is not dense Adam.
+    """
+
+    lr: float = 1e-3
+    batch_size: int = 1024
+    epochs: int = 10
+    patience: int = 2
+    weight_decay: float = 0.0
+    embedding_l2: float = 0.0
+    clip_norm: float | None = 10.0
+    sparse_embeddings: bool = False
+    contexts: tuple[Callable[[], AbstractContextManager[object]], ...] = ()
+    wraps: tuple[Callable[[nn.Module], nn.Module], ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a predictor said of a split, one row per example or per (user, relevant item).
+
+    columns: the arrays that the task's metrics read (all of length n). unit: int64 [n], the
+    resampling unit of each row: the example for CTR, the user for retrieval.
+    segments: name → int64 [n].
+    """
+
+    columns: Mapping[str, np.ndarray]
+    unit: np.ndarray
+    segments: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def where(self, mask: np.ndarray) -> Scored:
+        """The rows where `mask` (bool [n]) holds."""
+        return Scored(
+            {name: column[mask] for name, column in self.columns.items()},
+            self.unit[mask],
+            {name: column[mask] for name, column in self.segments.items()},
+        )
+
+
+class QualityMetric(ABC):
+    """One quality metric: its name, unit, direction, and how to compute it."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str] = ""
+    direction: ClassVar[Direction] = "higher"
+
+    @abstractmethod
+    def __call__(self, scored: Scored, weight: np.ndarray | None = None) -> float:
+        """The metric over `scored`; `weight` (float64 [n]) counts each row so many times.
+
+        NaN where it is not defined (no rows, one class only).
+        """
+
+
+class Task(ABC):
+    """What a recommender is trained and judged for."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[QualityMetric, ...]:
+        """The quality metrics, the primary one first."""
+
+    @abstractmethod
+    def batches(
+        self, split: Split, batch_size: int, generator: torch.Generator, device: torch.device
+    ) -> Iterator[Batch]:
+        """One epoch of shuffled training batches: what `loss` takes. The last may be smaller."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean training loss of a batch, a float32 scalar."""
+
+    @abstractmethod
+    def predictor(self, model: nn.Module, data: Dataset) -> nn.Module:
+        """What is served: a module from a request to its answer.
+
+        The answer is a tensor, or a tuple whose first element is the tensor of scores.
+        """
+
+    @abstractmethod
+    def requests(self, data: Dataset, batch_size: int, count: int, seed: int) -> list[Batch]:
+        """`count` distinct requests of `batch_size` rows drawn from the test split, on the CPU."""
+
+    @abstractmethod
+    def score(
+        self, predictor: nn.Module, data: Dataset, split: Split, device: torch.device
+    ) -> Scored:
+        """The answers of `predictor` over the whole of `split`, in the task's protocol."""
+
+
+class Baseline(ABC):
+    """A reference recommender. Subclass it as a frozen dataclass; its fields are its parameters."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def task(self) -> Task:
+        """The task, with its loss."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is trained."""
+        return Recipe()
+
+    @abstractmethod
+    def data(self) -> Dataset:
+        """Load, filter and split. Raises LeanRecError where the data cannot be had."""
+
+    @abstractmethod
+    def build(self, data: Dataset) -> nn.Module:
+        """A freshly initialised model on the CPU. Called with torch's generator already seeded."""
+
+
+BASELINES: Registry[Baseline] = Registry("baseline", "baselines.models", "leanrec.baselines")
+baseline = BASELINES.register
+
+
+def scores(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The tensor of scores in a predictor's answer."""
+    return answer if isinstance(answer, Tensor) else answer[0]

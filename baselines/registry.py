@@ -1,0 +1,206 @@
+"""Named plug-ins with parameters: how baselines, techniques and scenarios are found.
+
+A plug-in is a frozen dataclass registered under a name; its fields are its parameters. A *spec*
+names one in text, in TOML, on the command line and in every record: ``int8-linear`` or
+``int8-linear(min_width=32)``. Values are TOML literals; nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from baselines.errors import LeanRecError
+
+T = TypeVar("T")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_SPEC = re.compile(r"\s*(?P<name>[^\s()+]+)\s*(?:\((?P<args>.*)\))?\s*", re.DOTALL)
+
+
+class Registry(Generic[T]):
+    """The plug-ins of one kind, found by folder, by entry point and by ``--plugin`` file."""
+
+    def __init__(self, kind: str, package: str, group: str) -> None:
+        self.kind, self.package, self.group = kind, package, group
+        self._classes: dict[str, type[T]] = {}
+        self._found = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator: make the class known as `name` (lower case, digits, hyphens).
+
+        Raises LeanRecError for a malformed name or one that another class holds already.
+        """
+        if not _NAME.fullmatch(name):
+            raise LeanRecError(
+                f"{self.kind} name {name!r} is not lower case words joined by hyphens.",
+                "It could not be written in a suite or a test id.",
+                "Rename it, for example 'my-technique'.",
+            )
+
+        def add(cls: type[T]) -> type[T]:
+            held = self._classes.get(name)
+            if held is not None and held.__qualname__ != cls.__qualname__:
+                raise LeanRecError(
+                    f"{self.kind} {name!r} is registered twice: "
+                    f"{held.__module__}.{held.__qualname__} and {cls.__module__}.{cls.__qualname__}.",
+                    "A record could not say which was measured.",
+                    "Rename one of them.",
+                )
+            cls.name = name  # type: ignore[attr-defined]
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def _find(self) -> None:
+        if self._found:
+            return
+        self._found = True
+        package = importlib.import_module(self.package)
+        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+            importlib.import_module(f"{self.package}.{module}")
+        for entry in importlib.metadata.entry_points(group=self.group):
+            _guard_import(f"entry point {entry.name!r} of {self.group}", entry.load)
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self._find()
+        return sorted(self._classes)
+
+    def get(self, name: str) -> type[T]:
+        """The class registered as `name`; LeanRecError with the nearest names otherwise."""
+        self._find()
+        if name not in self._classes:
+            near = difflib.get_close_matches(name, self._classes, n=3, cutoff=0.4)
+            hint = f"Did you mean {' or '.join(near)}?" if near else ""
+            raise LeanRecError(
+                f"Unknown {self.kind} {name!r}.",
+                "Nothing was run.",
+                f"{hint} Known: {', '.join(sorted(self._classes))}.".strip(),
+            )
+        return self._classes[name]
+
+    def make(self, spec: str) -> T:
+        """The plug-in that `spec` names, with its parameters checked against the fields' types."""
+        name, params = parse_spec(spec)
+        cls = self.get(name)
+        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for key in params:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                raise LeanRecError(
+                    f"{self.kind} {name!r} has no parameter {key!r}.",
+                    "Nothing was run.",
+                    (f"Did you mean {near[0]!r}? " if near else "")
+                    + f"Known: {', '.join(sorted(known)) or 'none'}.",
+                )
+        try:
+            return TypeAdapter(cls).validate_python(params)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise LeanRecError(
+                f"{self.kind} {name!r}: parameter {'.'.join(map(str, first['loc']))!r}: "
+                f"{first['msg']} (got {first.get('input')!r}).",
+                "Nothing was run.",
+                "Correct the value.",
+            ) from None
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
+    """Split ``name(key=value, …)`` into the name and its parameters.
+
+    Raises LeanRecError where the text is not of that form or a value is not a TOML literal.
+    """
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise _malformed(spec)
+    args = (match["args"] or "").strip()
+    if not args:
+        return match["name"], {}
+    try:
+        return match["name"], tomllib.loads(f"v = {{ {args} }}")["v"]
+    except tomllib.TOMLDecodeError:
+        raise _malformed(spec) from None
+
+
+def format_spec(plugin: Any) -> str:
+    """The canonical spec of a plug-in: its name and the parameters that differ from their defaults."""
+    changed = [
+        f"{field.name}={_literal(getattr(plugin, field.name))}"
+        for field in dataclasses.fields(plugin)
+        if getattr(plugin, field.name) != field.default
+    ]
+    return plugin.name + (f"({', '.join(changed)})" if changed else "")
+
+
+def load_plugin(path: Path) -> None:
+    """Import a user's own file, whose decorators register what it defines.
+
+    Raises LeanRecError naming the file and line when it is missing or fails to import.
+    """
+    path = path.resolve()
+    name = f"leanrec_plugin_{path.stem}_{abs(hash(str(path))):x}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise LeanRecError(
+            f"Plug-in file {path} does not exist or is not a Python file.",
+            "Nothing was run.",
+            "Give the path of a .py file.",
+        )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        _guard_import(f"plug-in {path}", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    except LeanRecError:
+        del sys.modules[name]
+        raise
+
+
+def _guard_import(what: str, load: Callable[[], Any]) -> None:
+    try:
+        load()
+    except LeanRecError:
+        raise
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        line = f", line {trace.tb_lineno}" if trace is not None else ""
+        raise LeanRecError(
+            f"The {what} failed to import{line}: {type(error).__name__}: {error}.",
+            "Nothing was run.",
+            "Mend it, or leave it out.",
+        ) from error
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_literal, value))}]"
+    return repr(value)
+
+
+def _malformed(spec: str) -> LeanRecError:
+    return LeanRecError(
+        f"{spec!r} is not of the form name or name(key=value, …).",
+        "Nothing was run.",
+        "Values are numbers, true/false, quoted text or [lists].",
+    )

@@ -1,0 +1,1 @@
+"""The measuring engine: suite → plan → trials → records → effects and verdicts."""

@@ -1,0 +1,226 @@
+"""What a trial saw, as typed rows; how they are written and read back.
+
+One file per trial, published by one atomic rename when the trial has ended: a file that is there
+is whole, so a kill at any moment loses no finished trial and leaves no half-written one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from baselines.errors import LeanRecError
+
+Arm = Literal["control", "treatment"]
+CONTROL = "control"  # the name of the empty stack; as a treatment, it is the A/A arm
+
+
+class Row(BaseModel):
+    """A row of a record file. Unknown keys are an error, so that a typo cannot hide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Metric(Row):
+    """A metric's type. Nothing else decides which way is better, or how two values compare."""
+
+    name: str
+    unit: str
+    direction: Literal["higher", "lower"]
+    scale: Literal["ratio", "difference"]  # of treatment to control
+    estimator: str  # what one value is, for example "median of a block"
+    over_ranks: Literal["sum", "mean", "max", "none"] = "none"
+
+
+class Cell(Row):
+    """baseline × stack × scenario × device."""
+
+    baseline: str
+    stack: str
+    scenario: str
+    device: str
+
+    @property
+    def id(self) -> str:
+        """For example ``dcnv2-int8_linear-offline-cpu``; what pytest and `leanrec profile` take."""
+        parts = (self.baseline, self.stack, self.scenario, self.device)
+        return "-".join(part.replace("-", "_") for part in parts)
+
+
+class TrialRow(Row):
+    """The head of a record file: what was compared, in which process."""
+
+    kind: Literal["trial"] = "trial"
+    id: str
+    baseline: str
+    stack: str
+    device: str
+    mode: Literal["measure", "memory", "train"]
+    scenarios: tuple[str, ...]
+    process: int  # the replicate; also the seed of the trained model
+    seed: int
+    started: str  # ISO 8601, UTC
+    threads: int = 1
+
+
+class BlockRow(Row):
+    """One block of iterations of one arm. durations_ns excludes the dropped first ones."""
+
+    kind: Literal["block"] = "block"
+    scenario: str
+    metric: Metric
+    point: dict[str, int]  # for example {"batch": 512}
+    pair: int
+    position: Literal[0, 1]
+    arm: Arm
+    value: float
+    samples: int
+    durations_ns: tuple[int, ...]
+    dropped: int
+    outliers: int
+
+
+class ValueRow(Row):
+    """One number seen once in a trial: bytes, seconds of preparation, samples to a target."""
+
+    kind: Literal["value"] = "value"
+    scenario: str
+    metric: Metric
+    point: dict[str, int] = Field(default_factory=dict)
+    arm: Arm
+    value: float
+
+
+class QualityRow(Row):
+    """A quality metric of both arms on the same examples.
+
+    replicates: treatment − control in each bootstrap resample of the units, the same resamples
+    for every process of a run. segment is "" for all rows, otherwise ``name=number``.
+    """
+
+    kind: Literal["quality"] = "quality"
+    scenario: str
+    metric: Metric
+    segment: str
+    control: float
+    treatment: float
+    replicates: tuple[float, ...]
+    units: int
+    protocol: str
+    primary: bool
+
+
+class EventRow(Row):
+    """Something that a reader of the numbers must know. A failure voids the cell."""
+
+    kind: Literal["event"] = "event"
+    scenario: str  # "" for the whole trial
+    name: str
+    severity: Literal["failure", "warning", "note"]
+    detail: str
+
+
+Status = Literal["ok", "error", "crash", "timeout", "out_of_memory", "non_finite"]
+
+
+class EndRow(Row):
+    """The foot of a record file: how the trial ended, and where its time went (seconds)."""
+
+    kind: Literal["end"] = "end"
+    status: Status
+    cause: str = ""
+    phases: dict[str, float] = Field(default_factory=dict)
+    wall: float
+
+
+AnyRow = Annotated[
+    TrialRow | BlockRow | ValueRow | QualityRow | EventRow | EndRow, Field(discriminator="kind")
+]
+ROW: TypeAdapter[AnyRow] = TypeAdapter(AnyRow)
+
+
+class Trial(Row):
+    """A record file, read."""
+
+    head: TrialRow
+    rows: tuple[BlockRow | ValueRow | QualityRow | EventRow, ...]
+    end: EndRow
+
+
+def write_trial(folder: Path, trial: Trial) -> Path:
+    """Write one trial as JSON lines and publish it atomically as ``<id>.jsonl``.
+
+    Raises LeanRecError where the folder cannot be written or the disk is full.
+    """
+    path = folder / f"{trial.head.id}.jsonl"
+    lines = "".join(row.model_dump_json() + "\n" for row in (trial.head, *trial.rows, trial.end))
+    write_atomically(path, lines)
+    return path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step, flushed to disk before the rename."""
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=".", suffix=".part", delete=False, encoding="utf-8"
+        ) as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise LeanRecError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            "What was recorded before is intact.",
+            "Free space or choose another --out folder, then go on with --resume.",
+        ) from error
+
+
+def read_trial(path: Path) -> Trial:
+    """Read one record file. Raises LeanRecError with the line where it is corrupt."""
+    rows: list[AnyRow] = []
+    number = 0
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            rows.append(ROW.validate_json(line))
+        head, *body, end = rows
+        return Trial.model_validate({"head": head, "rows": tuple(body), "end": end})
+    except (ValidationError, ValueError, OSError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise LeanRecError(
+            f"Record file {path} is corrupt at line {number}: {why}.",
+            "Its trial is left out of every result.",
+            "Delete the file and run again with --resume to measure that trial anew.",
+        ) from error
+
+
+def read_trials(folder: Path) -> tuple[list[Trial], list[str]]:
+    """All trials in `folder`, and a message for every file that cannot be read."""
+    trials, problems = [], []
+    for path in sorted(folder.glob("*.jsonl")):
+        try:
+            trials.append(read_trial(path))
+        except LeanRecError as error:
+            problems.append(str(error))
+    return trials, problems
+
+
+def dump_json(value: object) -> str:
+    """JSON as every file of a run holds it."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def events(trials: Iterable[Trial]) -> list[tuple[Trial, EventRow]]:
+    """Every event with its trial."""
+    return [(t, row) for t in trials for row in t.rows if isinstance(row, EventRow)]

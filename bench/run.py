@@ -1,0 +1,128 @@
+"""A run: a folder of records with its plan and its environment. What every reader starts from.
+
+    RUN/plan.json         the suite, its protocol and every cell, run or skipped with its reason
+    RUN/environment.json  machine, software and the host's certificate
+    RUN/records/*.jsonl   one file per finished trial
+    RUN/summary.json      wall time and work, written when the run ends
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from baselines.errors import LeanRecError
+from bench.effects import Effect, effects_of
+from bench.protocol import Protocol
+from bench.records import Cell, Row, Trial, dump_json, events, read_trials, write_atomically
+
+
+class PlannedCell(Row):
+    """A cell of the plan; `skip` is the reason why it is not run, "" where it is.
+
+    covers: the names of the quality metrics or "" – see `Plan`.
+    """
+
+    cell: Cell
+    skip: str = ""
+
+
+class Plan(Row):
+    """plan.json: what a run set out to measure."""
+
+    suite: str
+    protocol: Protocol
+    cells: tuple[PlannedCell, ...]
+    primary: tuple[str, ...] = ()  # cell ids of the suite's primary family
+    gates: dict[str, float | str] = {}
+    plugins: tuple[str, ...] = ()
+    budget_seconds: float | None = None
+
+
+class Summary(Row):
+    """summary.json: where the wall time of a run went, in seconds."""
+
+    wall: float
+    work: float  # training once per seed, preparation, warm-up, blocks, quality and memory passes
+    finished: bool
+    out_of_budget: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder holds it now; it may still be in progress."""
+
+    path: Path
+    plan: Plan
+    environment: dict[str, Any]
+    trials: list[Trial]
+    problems: list[str] = field(default_factory=list)
+    summary: Summary | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Read a run folder. Corrupt record files become `problems`, not errors.
+
+        Raises LeanRecError where there is no run, or its plan is not readable.
+        """
+        try:
+            plan = Plan.model_validate_json((path / "plan.json").read_text(encoding="utf-8"))
+            environment = json.loads((path / "environment.json").read_text(encoding="utf-8"))
+            summary_file = path / "summary.json"
+            summary = (
+                Summary.model_validate_json(summary_file.read_text(encoding="utf-8"))
+                if summary_file.exists()
+                else None
+            )
+        except FileNotFoundError as error:
+            raise LeanRecError(
+                f"{path} is not a run: it has no {Path(error.filename).name}.",
+                "There is nothing to show.",
+                "Give the folder that was named as --out in 'leanrec run'.",
+            ) from error
+        except (ValidationError, ValueError, OSError) as error:
+            raise LeanRecError(
+                f"The run in {path} is not readable: {error}.",
+                "Its records are untouched.",
+                "Restore plan.json, environment.json or summary.json from a copy.",
+            ) from error
+        trials, problems = read_trials(path / "records")
+        return cls(path, plan, environment, trials, problems, summary)
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """Every effect of the run, with multiplicity accounted for."""
+        floors = (self.environment.get("certificate") or {}).get("noise_floor", {})
+        return effects_of(self.trials, self.plan.protocol, set(self.plan.primary), floors)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a reader must know first: corrupt records, failures, a suspect A/A arm."""
+        lines = list(self.problems)
+        for trial in self.trials:
+            if trial.end.status != "ok":
+                lines.append(f"{trial.head.id}: {trial.end.status}: {trial.end.cause}")
+        seen: dict[str, int] = {}
+        for trial, event in events(self.trials):
+            if event.severity != "note":
+                where = f"{trial.head.baseline} × {trial.head.stack} × {event.scenario or 'all'}"
+                key = f"{where}: {event.name}: {event.detail}"
+                seen[key] = seen.get(key, 0) + 1
+        lines += [f"{key} (in {n} trials)" if n > 1 else key for key, n in seen.items()]
+        lines += [
+            f"A/A arm {e.baseline} × {e.scenario} {e.metric} {e.point} came out {e.verdict}: "
+            "identical code measured as different, so this run is suspect."
+            for e in self.effects
+            if e.stack == "control" and e.verdict in ("faster", "slower", "inferior")
+        ]
+        return lines
+
+
+def write_json(path: Path, row: Row) -> None:
+    """Write a row as a file of the run, atomically."""
+    write_atomically(path, dump_json(row.model_dump(mode="json")))

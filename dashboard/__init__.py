@@ -1,0 +1,1 @@
+"""A Streamlit view of the tables and figures in `reports`."""

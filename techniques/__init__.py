@@ -1,0 +1,1 @@
+"""Efficiency techniques: one file per family, one small class per technique."""

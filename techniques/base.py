@@ -1,0 +1,103 @@
+"""The contract of a technique: a class that overrides the pipeline stages it changes.
+
+    prepare(data) → build(model) → train(recipe) → compress(model) → deploy(predictor)
+
+A technique is applied to a baseline from outside and never touches what the control holds: each
+stage returns a new object, or the one it was given where it changes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from baselines.base import Batch, Dataset, Recipe
+from baselines.registry import Registry
+
+
+class Change(enum.StrEnum):
+    """What a technique declares that it changes; checked against what is observed."""
+
+    NUMERICS = "numerics"  # outputs differ from the control's
+    SIZE = "size"  # the deployed predictor's bytes differ from the control's
+
+
+@dataclass(frozen=True)
+class Requires:
+    """Where a technique applies. Empty sets mean everywhere."""
+
+    tasks: frozenset[str] = frozenset()
+    devices: frozenset[str] = frozenset()
+    packages: frozenset[str] = frozenset()
+    modules: tuple[type[nn.Module], ...] = ()  # the model must hold at least one of these
+
+    def reason_against(self, task: str, device: str, model: nn.Module) -> str | None:
+        """Why it does not apply, in words for the report; None where it does."""
+        if self.tasks and task not in self.tasks:
+            return f"is made for {' or '.join(sorted(self.tasks))}, not for {task}"
+        if self.devices and device not in self.devices:
+            return f"needs the device {' or '.join(sorted(self.devices))}"
+        missing = sorted(p for p in self.packages if importlib.util.find_spec(p) is None)
+        if missing:
+            return f"needs the package {' and '.join(missing)}, which is not installed"
+        if self.modules and not any(isinstance(m, self.modules) for m in model.modules()):
+            return f"finds no {' or '.join(m.__name__ for m in self.modules)} in the model"
+        return None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may know beside the object it changes."""
+
+    task: str
+    device: torch.device
+    seed: int
+    examples: tuple[Batch, ...] = field(default_factory=tuple)  # requests, for calibration
+
+
+class Technique:
+    """One efficiency change. Subclass it as a frozen dataclass; its fields are its parameters."""
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    requires: ClassVar[Requires] = Requires()
+    changes: ClassVar[frozenset[Change]] = frozenset()
+
+    def prepare(self, data: Dataset, context: Context) -> Dataset:
+        """Change the data."""
+        return data
+
+    def build(self, model: nn.Module, context: Context) -> nn.Module:
+        """Change the fresh model before it is trained."""
+        return model
+
+    def train(self, recipe: Recipe, context: Context) -> Recipe:
+        """Change how the model is trained."""
+        return recipe
+
+    def compress(self, model: nn.Module, context: Context) -> nn.Module:
+        """Change the trained model; return a new one."""
+        return model
+
+    def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:
+        """Change what is served."""
+        return predictor
+
+    def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
+        """Why this technique does not apply to `model`; None where it does."""
+        return self.requires.reason_against(task, device, model)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that this technique overrides, in pipeline order."""
+        return tuple(s for s in STAGES if getattr(type(self), s) is not getattr(Technique, s))
+
+
+STAGES = ("prepare", "build", "train", "compress", "deploy")
+TECHNIQUES: Registry[Technique] = Registry("technique", "techniques", "leanrec.techniques")
+technique = TECHNIQUES.register
