@@ -26,10 +26,14 @@ _NULL_CALLS = 2000
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No garbage collection inside: collect first, and restore the collector afterwards."""
+    """No garbage collection inside: collect first, and restore the collector afterwards.
+
+    Inside another `quiet` it does nothing: a full collection takes longer than many blocks.
+    """
     was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
+    if was_enabled:
+        gc.collect()
+        gc.disable()
     try:
         yield
     finally:

@@ -106,7 +106,7 @@ def _is_frame(key: str, name: str) -> bool:
 
 def _operators(events: Sequence[FunctionEventAvg], device: Device) -> list[dict[str, Any]]:
     clock = "cpu" if device.torch_device.type == "cpu" else "device"
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": event.key,
             "calls": event.count,
