@@ -1,0 +1,1 @@
+"""What a recommender is trained and judged for: loss, requests, protocol of quality."""
