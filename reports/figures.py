@@ -1,0 +1,214 @@
+"""A run as figures. Each function returns a matplotlib Figure; no global state is touched."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from bench.effects import Effect
+from bench.records import CONTROL
+from bench.run import Run
+from reports import format as fmt
+from reports.labels import Named, label
+from reports.tables import COLUMNS, headline, stack_label
+
+# Okabe and Ito's palette for colour-blind readers; shape and label say the same as the colour.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8F6A00", "#3A8FC8", "#5A5A5A")
+MARKERS = "osD^vPX"
+INK, FAINT, BAND = "#222222", "#8a8a8a", "#ececec"
+_GOOD, _BAD, _EVEN, _OPEN = PALETTE[0], PALETTE[1], INK, FAINT
+VERDICT_COLOUR = {
+    "faster": _GOOD, "smaller": _GOOD, "better": _GOOD, "non-inferior": _EVEN,
+    "slower": _BAD, "larger": _BAD, "inferior": _BAD, "failed": _BAD,
+    "equivalent": _EVEN, "inconclusive": _OPEN,
+}  # fmt: skip
+Pair = tuple[str, Effect, Effect]  # stack, speed, quality
+
+
+def speed_scenarios(run: Run) -> list[tuple[str, str, str]]:
+    """The (baseline, scenario, device) for which quality can be drawn against speed."""
+    return list(
+        dict.fromkeys(
+            (e.baseline, e.scenario, e.device)
+            for column in COLUMNS
+            if column.kind in ("time", "rate")
+            for e in headline(run.effects, column)
+            if _pairs(run, e.baseline, e.scenario, e.device)
+        )
+    )
+
+
+def quality_speed(run: Run, baseline: str, scenario: str, device: str) -> Figure:
+    """Quality against speed for every stack, with intervals on both axes; a panel for each point.
+
+    Right is faster than the control, up is better. The grey bands are the margins inside which
+    nothing counts as a difference.
+    """
+    panels: dict[str, list[Pair]] = {}
+    for pair in _pairs(run, baseline, scenario, device):
+        panels.setdefault(pair[1].point, []).append(pair)
+    columns = min(2, len(panels)) or 1
+    rows = math.ceil(len(panels) / columns) or 1
+    figure, axes = _axes(rows, columns, (11.0, 4.6 * rows))
+    stacks = list(dict.fromkeys(s for found in panels.values() for s, _, _ in found))
+    for ax, (point, found) in zip(axes, panels.items(), strict=False):
+        _panel(ax, found, stacks)
+        ax.set_title(point or scenario, fontsize=11, loc="left", color=INK, parse_math=False)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    title = f"{baseline}, {scenario}, {device}: quality against speed"
+    figure.suptitle(title, fontsize=13, parse_math=False)
+    for ax, found in zip(axes, panels.values(), strict=False):
+        label(ax, [_named(pair) for pair in found], INK, FAINT)
+    return figure
+
+
+def forest(effects: list[Effect], title: str) -> Figure:
+    """Effects of one scale, a row each: value, interval, margin and verdict.
+
+    Ratios are turned so that right is better for every metric; differences are as measured.
+    """
+    drawn = [e for e in effects if math.isfinite(e.effect) and e.effect > -math.inf]
+    ratios = bool(drawn) and drawn[0].scale == "ratio"
+    drawn = [e for e in drawn if (e.scale == "ratio") == ratios and (e.effect > 0 or not ratios)]
+    figure, (ax,) = _axes(1, 1, (11.0, 1.5 + 0.3 * max(len(drawn), 1)))
+    for row, e in enumerate(drawn):
+        value, low, high = fmt.gain(e) if ratios else (e.effect, e.low, e.high)
+        colour = VERDICT_COLOUR[e.verdict]
+        if ratios:
+            ax.barh(row, e.margin * 2 + e.margin**2, left=1 / (1 + e.margin), height=1, color=BAND)
+        ax.errorbar(
+            value, row, xerr=_bars(value, low, high), fmt="o", color=colour, capsize=3, markersize=5
+        )
+        ax.annotate(
+            fmt.claim(e), (1.01, row), xycoords=("axes fraction", "data"), va="center",
+            fontsize=9, color=colour, parse_math=False, annotation_clip=False,
+        )  # fmt: skip
+    ax.axvline(1.0 if ratios else 0.0, color=FAINT, linewidth=1)
+    if ratios:
+        _log_axis(ax)
+    ax.set_yticks(range(len(drawn)), [_row_name(e) for e in drawn], fontsize=9)
+    for tick in ax.get_yticklabels():
+        tick.set_parse_math(False)
+    ax.set_ylim(len(drawn) - 0.4, -0.6)
+    ax.set_xlabel(
+        "times better than the control (right is better)" if ratios else "treatment − control"
+    )
+    ax.set_title(title, fontsize=12, loc="left", parse_math=False)
+    return figure
+
+
+def forests(run: Run) -> list[tuple[str, list[Effect]]]:
+    """The effects of each forest plot of a run with its title: one per baseline × scenario."""
+    groups: dict[str, list[Effect]] = {}
+    for e in run.effects:
+        if not e.segment and math.isfinite(e.effect):
+            what = f"{e.baseline}, {e.scenario}, {e.device}"
+            title = what if e.scale == "ratio" else f"{what}: {e.metric}"
+            groups.setdefault(title, []).append(e)
+    return list(groups.items())
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG document, the same bytes each time."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "leanrec", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def _pairs(run: Run, baseline: str, scenario: str, device: str) -> list[Pair]:
+    own = [e for e in run.effects if (e.baseline, e.device) == (baseline, device)]
+    quality = {e.stack: e for e in headline(own, COLUMNS[0]) if math.isfinite(e.effect)}
+    column = next(
+        (c for c in COLUMNS if c.kind in ("time", "rate") and scenario in c.scenarios), None
+    )
+    if column is None:
+        return []
+    return [
+        (e.stack, e, quality[e.stack])
+        for e in headline(own, column)
+        if e.stack in quality and e.stack != CONTROL and e.scale == "ratio" and e.effect > 0
+    ]
+
+
+def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
+    margin = max(v.margin for _, v, _ in found)
+    ax.axvspan(1 / (1 + margin), 1 + margin, color=BAND, zorder=0)
+    ax.axvline(1.0, color=FAINT, linewidth=1, zorder=1)
+    ax.axhline(0.0, color=FAINT, linewidth=1, zorder=1)
+    quality = found[0][2]
+    if math.isfinite(quality.margin) and quality.margin > 0:
+        worse = -quality.margin if quality.direction == "higher" else quality.margin
+        ax.axhline(worse, color=_BAD, linewidth=1, linestyle="--", zorder=1)
+        ax.annotate(
+            "quality margin", (0.995, worse), xycoords=("axes fraction", "data"), fontsize=8,
+            color=_BAD, ha="right", va="top", xytext=(0, -2), textcoords="offset points",
+        )  # fmt: skip
+    for stack, speed, q in found:
+        value, low, high = fmt.gain(speed)
+        index = stacks.index(stack)
+        ax.errorbar(
+            value, q.effect,
+            xerr=_bars(value, low, high), yerr=_bars(q.effect, q.low, q.high),
+            fmt=MARKERS[index % len(MARKERS)], color=PALETTE[index % len(PALETTE)],
+            capsize=3, markersize=7, linewidth=1.4, zorder=3,
+        )  # fmt: skip
+    ax.margins(x=0.22, y=0.22)
+    _log_axis(ax)
+    if quality.direction == "lower":
+        ax.invert_yaxis()
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: fmt.difference(value)))
+    ax.set_xlabel("times as fast as the control")
+    ax.set_ylabel(f"{quality.metric}, treatment − control", parse_math=False)
+
+
+def _named(pair: Pair) -> Named:
+    stack, speed, quality = pair
+    value, low, high = fmt.gain(speed)
+    return Named(
+        stack_label(stack), value, quality.effect, (low, high), (quality.low, quality.high)
+    )
+
+
+def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=9, colors=INK)
+    return figure, axes
+
+
+def _log_axis(ax: Axes) -> None:
+    """A logarithmic x axis whose ticks are round ratios such as 0.5×, 1×, 2×."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    span = math.log10(high / low)
+    steps = (1, 2, 5) if span > 0.7 else (1, 1.5, 2, 3, 5, 7) if span > 0.35 else None
+    if steps is not None:
+        ticks = [s * 10.0**p for p in range(-3, 4) for s in steps]
+        ax.set_xticks([t for t in ticks if low <= t <= high])
+    else:
+        ax.set_xticks([t for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high])
+    ax.set_xticks([], minor=True)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}×"))
+    ax.set_xlim(low, high)
+
+
+def _bars(value: float, low: float, high: float) -> list[list[float]] | None:
+    """Error bars as matplotlib wants them; none where a bound is not finite."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
+
+
+def _row_name(e: Effect) -> str:
+    return " · ".join(part for part in (stack_label(e.stack), e.metric, e.point) if part)

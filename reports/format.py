@@ -1,0 +1,121 @@
+"""How a number is written. Every table, figure and page takes its text from here."""
+
+from __future__ import annotations
+
+import math
+
+from bench.effects import Effect
+
+NOT_AVAILABLE = "n/a"
+_TIME = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+_CHANGES = ("faster", "slower", "smaller", "larger")
+
+
+def kind(unit: str) -> str:
+    """What `unit` counts: ``time``, ``bytes``, ``rate`` or ``other``."""
+    if unit == "s":
+        return "time"
+    if unit in ("bytes", "B"):
+        return "bytes"
+    return "rate" if unit.endswith("/s") else "other"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value with its unit: seconds as s, ms, µs or ns; bytes as KiB, MiB or GiB (powers of 2)."""
+    if not math.isfinite(value):
+        return NOT_AVAILABLE
+    match kind(unit):
+        case "time":
+            scale, name = next((u for u in _TIME if abs(value) >= u[0]), _TIME[-1])
+            return f"{_digits(value / scale)} {name}" if value else "0 s"
+        case "bytes":
+            for scale, name in _BYTES:
+                if abs(value) >= scale:
+                    return f"{value / scale:,.2f} {name}"
+            return f"{value:,.0f} B"
+        case "rate":
+            return f"{_digits(value)} {unit}"
+    return f"{number(value)} {unit}".strip()
+
+
+def number(value: float) -> str:
+    """A plain number: four decimals below 10, so that two qualities can be told apart."""
+    if not math.isfinite(value):
+        return NOT_AVAILABLE
+    return _minus(f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}")
+
+
+def ratio(value: float) -> str:
+    """A ratio without its sign ×: at least three significant digits."""
+    if not math.isfinite(value):
+        return NOT_AVAILABLE
+    places = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4
+    return f"{value:.{places}f}"
+
+
+def difference(value: float) -> str:
+    """A difference with its sign, four decimals."""
+    return _minus(f"{value:+.4f}") if math.isfinite(value) else NOT_AVAILABLE
+
+
+def effect(e: Effect) -> str:
+    """The effect with its interval: ``3.10× [3.02, 3.18]`` or ``−0.0012 [−0.0020, −0.0004]``."""
+    if not math.isfinite(e.effect):
+        return NOT_AVAILABLE
+    text, sign = (ratio, "×") if e.scale == "ratio" else (difference, "")
+    bounds = f" [{text(e.low)}, {text(e.high)}]" if math.isfinite(e.high - e.low) else ""
+    return f"{text(e.effect)}{sign}{bounds}"
+
+
+def claim(e: Effect) -> str:
+    """The verdict with its size, in the direction the word says: ``3.10× faster``."""
+    if not math.isfinite(e.effect) or e.verdict == "failed":
+        return e.verdict
+    if e.scale == "difference":
+        return f"{e.verdict} {difference(e.effect)}"
+    if e.verdict in _CHANGES:
+        return f"{ratio(max(e.effect, 1 / e.effect))}× {e.verdict}"
+    return f"{e.verdict} {effect(e)}" if e.verdict == "inconclusive" else e.verdict
+
+
+def gain(e: Effect) -> tuple[float, float, float]:
+    """A ratio effect with its bounds, turned so that more than 1 is better than the control."""
+    if e.direction == "higher":
+        return e.effect, e.low, e.high
+    return tuple(1 / x if x else math.inf for x in (e.effect, e.high, e.low))  # type: ignore[return-value]
+
+
+def margin(e: Effect) -> str:
+    """The margin within which the arms count as equal."""
+    return f"±{e.margin:.1%}" if e.scale == "ratio" else f"±{number(e.margin)}"
+
+
+def duration(seconds: float) -> str:
+    """A long time for people: ``4 min 12 s``."""
+    if not math.isfinite(seconds):
+        return NOT_AVAILABLE
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{seconds:.1f} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage with one decimal."""
+    return f"{value:.1%}" if math.isfinite(value) else NOT_AVAILABLE
+
+
+def words(parts: list[str]) -> str:
+    """A list in prose: ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _digits(value: float) -> str:
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 1000 else f"{value:.4g}" if size >= 1 else f"{value:.3g}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")

@@ -1,0 +1,91 @@
+"""A report as one HTML file that needs nothing beside it: styles inside, figures as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html import escape
+from importlib import resources
+
+import pandas as pd
+
+from reports.figures import svg
+from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
+
+_TONES = {
+    "good": ("faster", "smaller", "better", "non-inferior"),
+    "bad": ("slower", "larger", "inferior", "failed"),
+    "open": ("inconclusive", "in progress", "skipped", "not measured"),
+}
+_TONE = {word: tone for tone, found in _TONES.items() for word in found}
+_WORD = re.compile("|".join(sorted(map(re.escape, _TONE), key=len, reverse=True)))
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def page(report: Report) -> str:
+    """The whole document."""
+    sections = "".join(
+        f"<section><h2>{escape(s.title)}</h2>{''.join(map(block, s.blocks))}</section>"
+        for s in report.sections
+    )
+    title = escape(report.title)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{style()}</style></head>"
+        f"<body><main><h1>{title}</h1>{sections}</main></body></html>\n"
+    )
+
+
+def block(item: Block) -> str:
+    """One block of a page; every text in it is escaped."""
+    match item:
+        case Text(text):
+            return f"<p>{escape(text)}</p>"
+        case Heading(text):
+            return f"<h3>{escape(text)}</h3>"
+        case Items(items, warning):
+            lines = "".join(f"<li>{_strong(lead)}{escape(text)}</li>" for lead, text in items)
+            return f'<ul class="{"warnings" if warning else "items"}">{lines}</ul>'
+        case Table(frame, caption, folded):
+            found = table(frame)
+            return (
+                f"<details><summary>{escape(caption)}</summary>{found}</details>"
+                if folded
+                else found
+            )
+        case Picture(figure, alternative):
+            data = base64.b64encode(svg(figure).encode()).decode()
+            alt = escape(alternative)
+            return f'<img class="figure" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
+
+
+def table(frame: pd.DataFrame) -> str:
+    """A frame of text as a table; verdicts carry a class for their colour."""
+    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in frame.columns)
+    rows = "".join(
+        f"<tr>{''.join(map(_cell, row))}</tr>" for row in frame.itertuples(index=False, name=None)
+    )
+    return (
+        '<div class="scroll"><table class="leanrec">'
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def style() -> str:
+    """The style sheet of a page; the dashboard takes its tables' look from it too."""
+    return resources.files("reports").joinpath("page.css").read_text(encoding="utf-8")
+
+
+def _cell(value: object) -> str:
+    lines = []
+    for line in str(value).split("\n"):
+        word = _WORD.search(line) if line == line.strip() else None
+        text = escape(line)
+        lines.append(f'<span class="{_TONE[word[0]]}">{text}</span>' if word else text)
+    return f"<td>{'<br>'.join(lines)}</td>"
+
+
+def _strong(lead: str) -> str:
+    return f"<strong>{escape(lead)}</strong> – " if lead else ""

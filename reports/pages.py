@@ -1,0 +1,186 @@
+"""What a report says and in which order; `html_page` and `markdown_page` only write it down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import groupby
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bench.run import Run
+from reports import figures, provenance, tables
+from reports import format as fmt
+from reports.answer import Answer, answers, sanity, state
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list; each item has a leading word, set strong, or ""."""
+
+    items: tuple[tuple[str, str], ...]
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; `folded` shows the caption alone until the reader opens it."""
+
+    frame: pd.DataFrame
+    caption: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with what it shows in words, for those who cannot see it."""
+
+    figure: Figure
+    alternative: str
+
+
+Block = Text | Heading | Items | Table | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a report."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+
+OUTCOMES = {
+    "free": "Free",
+    "a trade": "A trade",
+    "no gain": "No gain",
+    "undecided": "Undecided",
+    "failed": "Failed",
+}
+
+
+def report(run: Run) -> Report:
+    """Everything that a report of `run` says, warnings first."""
+    sections = [
+        _warnings(run),
+        Section("The answer", answer_blocks(run)),
+        Section("Verdicts", (Text(_READING), Table(tables.verdict_matrix(run)))),
+        Section("Quality against speed", quality_speed_blocks(run)),
+        Section("Effects", effect_blocks(run)),
+        Section("Quality by segment", _table_or(tables.segments_table(run), "No segments.")),
+        Section("Preparation cost", _table_or(tables.preparation_table(run), "None recorded.")),
+        Section("Skipped", _table_or(tables.skipped_table(run), "No cell was skipped.")),
+        Section("Certificate of the host", certificate_blocks(run)),
+        Section("Environment", _table_or(provenance.environment_table(run), "Not recorded.")),
+        Section("Protocol in brief", (Table(provenance.protocol_table(run)),)),
+        Section("The engine's own cost", _table_or(provenance.accounting(run), _UNFINISHED)),
+    ]
+    kept = tuple(section for section in sections if section.blocks)
+    return Report(f"LeanRec report: {run.plan.suite}", kept)
+
+
+def answer_blocks(run: Run) -> tuple[Block, ...]:
+    """The answer in plain words, a list for each baseline."""
+    found = answers(run)
+    opening = f"{state(run)} {sanity(run)}"
+    if not found:
+        return (Text(opening), Text("No technique has been measured yet, so there is no answer."))
+    counts = Counter(a.outcome for a in found)
+    told = [f"{counts[o]} {_COUNTED[o]}" for o in OUTCOMES if counts[o]]
+    blocks: list[Block] = [
+        Text(f"Of {len(found)} stacks measured against their controls, {fmt.words(told)}."),
+        Text(opening),
+    ]
+    for (baseline, device), group in groupby(found, key=lambda a: (a.baseline, a.device)):
+        blocks += [Heading(f"{baseline} on {device}"), Items(tuple(map(_item, group)))]
+    notes = [(f"{a.baseline} × {a.stack}", note) for a in found for note in a.notes]
+    if notes:
+        blocks += [Heading("Why"), Items(tuple(notes))]
+    return tuple(blocks)
+
+
+def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
+    """A figure for each baseline × speed scenario × device."""
+    return tuple(
+        Picture(
+            figures.quality_speed(run, *key),
+            f"Quality against speed of each stack on {' '.join(key)}; the numbers are in Effects.",
+        )
+        for key in figures.speed_scenarios(run)
+    )
+
+
+def effect_blocks(run: Run) -> tuple[Block, ...]:
+    """A forest plot and its table for each baseline × scenario × device."""
+    blocks: list[Block] = []
+    for title, effects in figures.forests(run):
+        frame = tables.effects_table(run, effects)
+        blocks += [
+            Heading(title),
+            Picture(figures.forest(effects, title), f"Effects with intervals: {title}."),
+            Table(
+                frame.drop(columns=["Baseline", "Scenario", "Device"]), f"Numbers: {title}", True
+            ),
+        ]
+    return tuple(blocks)
+
+
+def certificate_blocks(run: Run) -> tuple[Block, ...]:
+    """The certificate, or what its absence means."""
+    return _table_or(
+        provenance.certificate_table(run),
+        "This host has no certificate: its false-alarm rate and noise floor are unknown. "
+        "'leanrec certificate' measures them.",
+    )
+
+
+def _warnings(run: Run) -> Section:
+    lines = tuple(("", line) for line in run.warnings)
+    return Section("Warnings", (Items(lines, warning=True),) if lines else ())
+
+
+def _item(answer: Answer) -> tuple[str, str]:
+    return f"{answer.stack}: {OUTCOMES[answer.outcome].lower()}", answer.sentence
+
+
+def _table_or(frame: pd.DataFrame, otherwise: str) -> tuple[Block, ...]:
+    return (Text(otherwise),) if frame.empty else (Table(frame),)
+
+
+_COUNTED = {
+    "free": "came free",
+    "a trade": "bought something at a cost",
+    "no gain": "gained nothing",
+    "undecided": "could not be decided",
+    "failed": "failed",
+}
+_READING = (
+    "Every verdict compares a stack with the same baseline without it. Faster, slower, smaller "
+    "and larger: the whole interval lies outside the margin. Equivalent: inside it. "
+    "Inconclusive: neither, and no pass. Free: non-inferior, any loss of quality inside the "
+    "control's spread over seeds, and nothing slower or larger."
+)
+_UNFINISHED = "The run has not ended, so its cost is not known yet."
