@@ -16,7 +16,7 @@ from torch import Tensor
 
 from baselines.base import Dataset, Split
 from baselines.data import segments as segment
-from baselines.data.splits import TEST, TRAIN, VALID, random_parts, stratified_parts
+from baselines.data.splits import TEST, TRAIN, VALID, deal, random_parts, stratified_parts
 from baselines.errors import LeanRecError
 
 PARTS = ("train", "valid", "test")
@@ -71,7 +71,7 @@ def from_frame(
     )
     click = f"{label} ≥ {threshold:g}" if threshold is not None else label
     return Dataset(
-        name, *_splits(rows, parts),
+        name, *deal(rows, parts),
         fields=dict(zip(columns, (size for _, size in encoded), strict=True)),
         protocol=f"Click = {click}; no filter; random split 8:1:1, seed {seed}, "
         f"repeated impressions together.{legend}",
@@ -89,10 +89,11 @@ def interactions_from_frame(
 ) -> Dataset:
     """A retrieval data set from a frame with one positive interaction a row.
 
-    inputs: (users int64 [n], items int64 [n]), both from 0; every item of `fields` is a
-    candidate. The split is random within each item, 75:25, and a twentieth of the training rows
-    is valid; every item has a training row. A (user, item) pair that occurs again counts once,
-    the first time. Users without a training row leave valid and test.
+    inputs: (users int64 [n], items int64 [n]), both from 0; `fields` calls them "user" and
+    "item", and every item is a candidate. The split is random within each item, 75:25, and a
+    twentieth of the training rows is valid; every item has a training row. A (user, item) pair
+    that occurs again counts once, the first time. Users without a training row leave valid and
+    test.
 
     Raises LeanRecError for missing or doubled columns, missing users or items, and an empty part.
     """
@@ -107,8 +108,8 @@ def interactions_from_frame(
     inputs = (torch.from_numpy(users), torch.from_numpy(items))
     rows = Split(inputs, torch.ones(len(users)), *inputs, grouping)
     return Dataset(
-        name, *_splits(rows, parts),
-        fields={user: int(users.max()) + 1, item: int(items.max()) + 1},
+        name, *deal(rows, parts),
+        fields={"user": int(users.max()) + 1, "item": int(items.max()) + 1},
         protocol="Split 75:25 stratified by item, a twentieth of train for validation, "
         f"seed {seed}; full ranking over all items, train and valid items of the user removed, "
         f"ties against the item; mean over users with a relevant item.{legend}",
@@ -236,19 +237,3 @@ def _segments(
         if meaning:
             legends.append(f"{column} " + ", ".join(f"{k} = {v}" for k, v in meaning.items()))
     return found, f" Segments: {'; '.join(legends)}." if legends else ""
-
-
-def _splits(rows: Split, parts: np.ndarray) -> tuple[Split, Split, Split]:
-    """The rows of each part; the segments, which are of the test rows, go to that part."""
-
-    def split(part: int) -> Split:
-        chosen = torch.from_numpy(np.flatnonzero(parts == part))
-        return Split(
-            tuple(column[chosen] for column in rows.inputs),
-            rows.labels[chosen],
-            rows.users[chosen],
-            rows.items[chosen],
-            rows.segments if part == TEST else {},
-        )
-
-    return split(TRAIN), split(VALID), split(TEST)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+
+from baselines.base import Split
 
 TRAIN, VALID, TEST = 0, 1, 2
 
@@ -34,6 +37,22 @@ def stratified_parts(strata: np.ndarray, shares: Sequence[float], seed: int) -> 
     place = np.empty(len(strata), dtype=np.int64)
     place[order] = np.arange(len(strata)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return _part_of(place, sizes[strata], shares)
+
+
+def deal(rows: Split, parts: np.ndarray) -> tuple[Split, Split, Split]:
+    """The rows of each part in their order; the segments, which are of test rows, go with those."""
+
+    def split(part: int) -> Split:
+        chosen = torch.from_numpy(np.flatnonzero(parts == part))
+        return Split(
+            tuple(column[chosen] for column in rows.inputs),
+            rows.labels[chosen],
+            rows.users[chosen],
+            rows.items[chosen],
+            rows.segments if part == TEST else {},
+        )
+
+    return split(TRAIN), split(VALID), split(TEST)
 
 
 def _part_of(place: np.ndarray, size: np.ndarray, shares: Sequence[float]) -> np.ndarray:
