@@ -6,22 +6,22 @@ import math
 from dataclasses import dataclass
 
 from bench.effects import Effect
-from bench.records import CONTROL
+from bench.records import CONTROL, events
 from bench.run import Run
 from reports import format as fmt
 from reports.tables import QUALITY, columns_of, headline, summarise
 
 GAINS = ("faster", "smaller", "better")
 COSTS = ("slower", "larger", "inferior")
+DIFFERENT = GAINS + COSTS
 
 
 @dataclass(frozen=True)
 class Answer:
     """What one stack did to one baseline on one device.
 
-    outcome: "free", "a trade", "no gain", "undecided" or "failed". gains, costs, unclear: phrases,
-    one for each metric. quality: what is known of the primary quality metric. notes: why an
-    effect is what it is, as the records tell.
+    outcome: ``free``, ``a trade``, ``no gain``, ``undecided`` or ``failed``. gains, costs, unclear
+    and failed: phrases, one for each metric. quality: what is known of the primary metric.
     """
 
     baseline: str
@@ -31,22 +31,17 @@ class Answer:
     gains: tuple[str, ...]
     costs: tuple[str, ...]
     unclear: tuple[str, ...]
+    failed: tuple[str, ...]
     quality: str
-    notes: tuple[str, ...]
 
     @property
     def sentence(self) -> str:
         """The answer as one line of text."""
-        parts = [
-            f"gains: {fmt.words(list(self.gains))}" if self.gains else "gains nothing measured"
-        ]
-        if self.costs:
-            parts.append(f"costs: {fmt.words(list(self.costs))}")
-        if self.unclear:
-            parts.append(f"undecided: {fmt.words(list(self.unclear))}")
-        if self.quality:
-            parts.append(self.quality)
-        return "; ".join(parts) + "."
+        parts = [f"Gains: {fmt.words(list(self.gains))}" if self.gains else "Gains nothing"]
+        for name in ("costs", "unclear", "failed"):
+            if phrases := getattr(self, name):
+                parts.append(f"{name}: {fmt.words(list(phrases))}")
+        return "; ".join([*parts, self.quality]) + "."
 
 
 def answers(run: Run) -> list[Answer]:
@@ -56,26 +51,27 @@ def answers(run: Run) -> list[Answer]:
         for p in run.plan.cells
         if p.cell.stack != CONTROL
     )
-    found = (_answer(run, *key) for key in keys)
-    return [a for a in found if a is not None]
+    return [
+        _answer(run, own)
+        for key in keys
+        if (own := [e for e in run.effects if (e.baseline, e.stack, e.device) == key])
+    ]
 
 
 def sanity(run: Run) -> str:
     """What the A/A arm says of this run: identical code measured against itself."""
-    arms = [e for e in run.effects if e.stack == CONTROL and not e.segment]
+    arms = [
+        e for e in run.effects if e.stack == CONTROL and not e.segment and e.p_value is not None
+    ]
     if not arms:
-        return "This run has no A/A arm, so its false alarms were not watched."
-    odd = [e for e in arms if e.verdict in GAINS + COSTS]
-    if odd:
-        return (
-            f"The control measured against itself came out different in {len(odd)} of "
-            f"{len(arms)} effects: this run is suspect."
-        )
-    return f"The control measured against itself came out different in none of {len(arms)} effects."
+        return "This run has no finished A/A arm, so its false alarms were not watched."
+    odd = sum(e.verdict in DIFFERENT for e in arms)
+    told = f"The control measured against itself came out different in {odd or 'none'} of "
+    return told + f"{len(arms)} effects" + (": this run is suspect." if odd else ".")
 
 
 def state(run: Run) -> str:
-    """How far the run is, in one sentence."""
+    """How far the run is, in words."""
     planned = sum(not p.skip for p in run.plan.cells)
     skipped = len(run.plan.cells) - planned
     text = f"Suite {run.plan.suite}: {planned} cells to run, {skipped} skipped; "
@@ -87,53 +83,66 @@ def state(run: Run) -> str:
     return text if run.summary.finished else text + " The run did not finish."
 
 
-def _answer(run: Run, baseline: str, stack: str, device: str) -> Answer | None:
-    own = [e for e in run.effects if (e.baseline, e.stack, e.device) == (baseline, stack, device)]
-    if not own:
-        return None
-    gains: list[str] = []
-    costs: list[str] = []
-    unclear: list[str] = []
-    failed = False
+def explanations(run: Run) -> list[tuple[str, str]]:
+    """(what, why): the notes of the trials, and of headline effects that bear no claim."""
+    lines = [
+        (f"{trial.head.baseline} × {trial.head.stack}", f"{event.name}: {event.detail}")
+        for trial, event in events(run.trials)
+        if event.severity == "note"
+    ]
     for column in columns_of(run):
-        if column.scenarios == (QUALITY,):
-            continue
+        for e in headline(run.effects, column):
+            if e.note and e.verdict in ("failed", "inconclusive"):
+                what = " ".join(filter(None, (e.metric, e.point)))
+                lines.append((f"{e.baseline} × {e.stack}", f"{what} {e.verdict}: {e.note}"))
+    return list(dict.fromkeys(lines))
+
+
+def _answer(run: Run, own: list[Effect]) -> Answer:
+    found: dict[str, list[str]] = {"gains": [], "costs": [], "unclear": [], "failed": []}
+    groups = (GAINS, COSTS, ("inconclusive",), ("failed",))
+    quality: list[Effect] = []
+    for column in columns_of(run):
         effects = headline(own, column)
-        failed = failed or any(e.verdict == "failed" for e in effects)
-        for verdicts, phrases in ((GAINS, gains), (COSTS, costs), (("inconclusive",), unclear)):
-            group = [e for e in effects if e.verdict in verdicts]
-            if group:
-                phrases.append(f"{column.title.lower()} {summarise(group)}".replace("\n", ", "))
-    quality = [e for c in columns_of(run) if c.scenarios == (QUALITY,) for e in headline(own, c)]
-    failed = failed or any(e.verdict == "failed" for e in quality)
-    if failed:
-        outcome = "failed"
-    elif any(e.verdict in ("inferior", "inconclusive") for e in quality):
-        inferior = any(e.verdict == "inferior" for e in quality)
-        outcome = ("a trade" if gains else "no gain") if inferior else "undecided"
-        if inferior:
-            costs += [f"quality {fmt.claim(e)}" for e in quality if e.verdict == "inferior"]
-    elif not gains:
-        outcome = "undecided" if unclear and not costs else "no gain"
-    else:
-        outcome = "a trade" if costs or not all(map(_free, quality)) or not quality else "free"
+        if column.scenario == QUALITY:
+            quality = effects
+            continue
+        for verdicts, phrases in zip(groups, found.values(), strict=True):
+            if group := [e for e in effects if e.verdict in verdicts]:
+                told = summarise(group).replace("\n", ", ").removeprefix("failed").strip()
+                phrases.append(f"{column.title.lower()} {told}".strip())
     return Answer(
-        baseline, stack, device, outcome, tuple(gains), tuple(costs), tuple(unclear),
-        fmt.words([_quality(e) for e in quality]) if quality else "quality not measured",
-        tuple(dict.fromkeys(e.note for e in own if e.note)),
-    )  # fmt: skip
+        baseline=own[0].baseline,
+        stack=own[0].stack,
+        device=own[0].device,
+        outcome=_outcome(found, quality),
+        quality=fmt.words([_quality(e) for e in quality]) or "quality not measured",
+        **{name: tuple(phrases) for name, phrases in found.items()},
+    )
+
+
+def _outcome(found: dict[str, list[str]], quality: list[Effect]) -> str:
+    verdicts = {e.verdict for e in quality}
+    if "failed" in verdicts or not (found["gains"] or found["costs"] or found["unclear"]):
+        return "failed" if "failed" in verdicts or found["failed"] else "no gain"
+    if "inferior" in verdicts or found["costs"] or found["failed"]:
+        return "a trade" if found["gains"] else "no gain"
+    if not found["gains"]:
+        return "undecided" if found["unclear"] else "no gain"
+    if "inconclusive" in verdicts or not quality:
+        return "undecided"
+    return "free" if all(map(_free, quality)) else "a trade"
 
 
 def _free(e: Effect) -> bool:
     """Non-inferior, and any loss is inside the control's own spread over seeds."""
-    held = e.verdict in ("non-inferior", "equivalent", "better")
     loss = -e.effect if e.direction == "higher" else e.effect
-    return held and loss <= (math.inf if e.seed_spread is None else e.seed_spread)
+    return loss <= (math.inf if e.seed_spread is None else e.seed_spread)
 
 
 def _quality(e: Effect) -> str:
     text = f"{e.metric} {fmt.number(e.control)} → {fmt.number(e.treatment)}, {e.verdict}"
-    if e.seed_spread is not None:
+    if e.seed_spread is not None and math.isfinite(e.effect):
         inside = "inside" if abs(e.effect) <= e.seed_spread else "outside"
         text += f" ({inside} the control's spread over seeds, {fmt.number(e.seed_spread)})"
     return text

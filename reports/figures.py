@@ -18,9 +18,11 @@ from reports import format as fmt
 from reports.labels import Named, label
 from reports.tables import COLUMNS, headline, stack_label
 
-# Okabe and Ito's palette for colour-blind readers; shape and label say the same as the colour.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8F6A00", "#3A8FC8", "#5A5A5A")
+# Okabe and Ito's palette for colour-blind readers, its light tones darkened so that text in them
+# is legible; shape and label say the same as the colour.
+PALETTE = ("#0072B2", "#B84E00", "#007A59", "#A8467F", "#8F6A00", "#2F7CB0", "#5A5A5A")
 MARKERS = "osD^vPX"
+SPEED = tuple(c for c in COLUMNS if c.title in ("Latency", "Throughput", "Training"))
 INK, FAINT, BAND = "#222222", "#8a8a8a", "#ececec"
 _GOOD, _BAD, _EVEN, _OPEN = PALETTE[0], PALETTE[1], INK, FAINT
 VERDICT_COLOUR = {
@@ -36,8 +38,7 @@ def speed_scenarios(run: Run) -> list[tuple[str, str, str]]:
     return list(
         dict.fromkeys(
             (e.baseline, e.scenario, e.device)
-            for column in COLUMNS
-            if column.kind in ("time", "rate")
+            for column in SPEED
             for e in headline(run.effects, column)
             if _pairs(run, e.baseline, e.scenario, e.device)
         )
@@ -64,51 +65,51 @@ def quality_speed(run: Run, baseline: str, scenario: str, device: str) -> Figure
         ax.set_visible(False)
     title = f"{baseline}, {scenario}, {device}: quality against speed"
     figure.suptitle(title, fontsize=13, parse_math=False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     for ax, found in zip(axes, panels.values(), strict=False):
-        label(ax, [_named(pair) for pair in found], INK, FAINT)
+        names = [_named(pair, _colour(stacks, pair[0])) for pair in found]
+        label(ax, names, canvas.get_renderer())
     return figure
 
 
-def forest(effects: list[Effect], title: str) -> Figure:
-    """Effects of one scale, a row each: value, interval, margin and verdict.
+def forest(effects: list[Effect]) -> Figure:
+    """Effects of one scale, grouped by metric and point: value, interval, margin and verdict.
 
     Ratios are turned so that right is better for every metric; differences are as measured.
     """
-    drawn = [e for e in effects if math.isfinite(e.effect) and e.effect > -math.inf]
-    ratios = bool(drawn) and drawn[0].scale == "ratio"
-    drawn = [e for e in drawn if (e.scale == "ratio") == ratios and (e.effect > 0 or not ratios)]
-    figure, (ax,) = _axes(1, 1, (11.0, 1.5 + 0.3 * max(len(drawn), 1)))
-    for row, e in enumerate(drawn):
-        value, low, high = fmt.gain(e) if ratios else (e.effect, e.low, e.high)
-        colour = VERDICT_COLOUR[e.verdict]
-        if ratios:
-            ax.barh(row, e.margin * 2 + e.margin**2, left=1 / (1 + e.margin), height=1, color=BAND)
-        ax.errorbar(
-            value, row, xerr=_bars(value, low, high), fmt="o", color=colour, capsize=3, markersize=5
-        )
-        ax.annotate(
-            fmt.claim(e), (1.01, row), xycoords=("axes fraction", "data"), va="center",
-            fontsize=9, color=colour, parse_math=False, annotation_clip=False,
-        )  # fmt: skip
+    ratios = bool(effects) and effects[0].scale == "ratio"
+    groups: dict[str, list[Effect]] = {}
+    for e in effects:
+        if math.isfinite(e.effect) and (e.scale == "ratio") == ratios:
+            groups.setdefault(", ".join(filter(None, (e.metric, e.point))), []).append(e)
+    rows: list[str | Effect] = []
+    for name, group in groups.items():
+        rows += [name, *group]
+    figure, (ax,) = _axes(1, 1, (11.0, 1.2 + 0.27 * max(len(rows), 1)))
     ax.axvline(1.0 if ratios else 0.0, color=FAINT, linewidth=1)
+    for y, row in enumerate(rows):
+        if isinstance(row, Effect):
+            _draw_effect(ax, y, row)
     if ratios:
         _log_axis(ax)
-    ax.set_yticks(range(len(drawn)), [_row_name(e) for e in drawn], fontsize=9)
-    for tick in ax.get_yticklabels():
-        tick.set_parse_math(False)
-    ax.set_ylim(len(drawn) - 0.4, -0.6)
+    names = [row if isinstance(row, str) else stack_label(row.stack) for row in rows]
+    ax.set_yticks(range(len(rows)), names)
+    for tick, row in zip(ax.get_yticklabels(), rows, strict=True):
+        tick.set(parse_math=False, fontweight="bold" if isinstance(row, str) else "normal")
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlabel(
         "times better than the control (right is better)" if ratios else "treatment − control"
     )
-    ax.set_title(title, fontsize=12, loc="left", parse_math=False)
     return figure
 
 
 def forests(run: Run) -> list[tuple[str, list[Effect]]]:
-    """The effects of each forest plot of a run with its title: one per baseline × scenario."""
+    """The judged effects with their title, for a forest plot each: one per baseline × scenario."""
     groups: dict[str, list[Effect]] = {}
     for e in run.effects:
-        if not e.segment and math.isfinite(e.effect):
+        if not e.segment and e.margin and math.isfinite(e.effect):
             what = f"{e.baseline}, {e.scenario}, {e.device}"
             title = what if e.scale == "ratio" else f"{what}: {e.metric}"
             groups.setdefault(title, []).append(e)
@@ -126,9 +127,7 @@ def svg(figure: Figure) -> str:
 def _pairs(run: Run, baseline: str, scenario: str, device: str) -> list[Pair]:
     own = [e for e in run.effects if (e.baseline, e.device) == (baseline, device)]
     quality = {e.stack: e for e in headline(own, COLUMNS[0]) if math.isfinite(e.effect)}
-    column = next(
-        (c for c in COLUMNS if c.kind in ("time", "rate") and scenario in c.scenarios), None
-    )
+    column = next((c for c in SPEED if c.scenario == scenario), None)
     if column is None:
         return []
     return [
@@ -136,6 +135,21 @@ def _pairs(run: Run, baseline: str, scenario: str, device: str) -> list[Pair]:
         for e in headline(own, column)
         if e.stack in quality and e.stack != CONTROL and e.scale == "ratio" and e.effect > 0
     ]
+
+
+def _draw_effect(ax: Axes, y: int, e: Effect) -> None:
+    ratio = e.scale == "ratio"
+    value, low, high = fmt.gain(e) if ratio else (e.effect, e.low, e.high)
+    colour = VERDICT_COLOUR[e.verdict]
+    if ratio:
+        ax.barh(y, e.margin + 1 - 1 / (1 + e.margin), left=1 / (1 + e.margin), height=1, color=BAND)
+    ax.errorbar(
+        value, y, xerr=_bars(value, low, high), fmt="o", color=colour, capsize=3, markersize=5
+    )
+    ax.annotate(
+        fmt.claim(e), (1.01, y), xycoords=("axes fraction", "data"), va="center",
+        fontsize=9, color=colour, parse_math=False, annotation_clip=False,
+    )  # fmt: skip
 
 
 def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
@@ -153,11 +167,10 @@ def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
         )  # fmt: skip
     for stack, speed, q in found:
         value, low, high = fmt.gain(speed)
-        index = stacks.index(stack)
         ax.errorbar(
             value, q.effect,
             xerr=_bars(value, low, high), yerr=_bars(q.effect, q.low, q.high),
-            fmt=MARKERS[index % len(MARKERS)], color=PALETTE[index % len(PALETTE)],
+            fmt=MARKERS[stacks.index(stack) % len(MARKERS)], color=_colour(stacks, stack),
             capsize=3, markersize=7, linewidth=1.4, zorder=3,
         )  # fmt: skip
     ax.margins(x=0.22, y=0.22)
@@ -169,17 +182,18 @@ def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
     ax.set_ylabel(f"{quality.metric}, treatment − control", parse_math=False)
 
 
-def _named(pair: Pair) -> Named:
+def _named(pair: Pair, colour: str) -> Named:
     stack, speed, quality = pair
     value, low, high = fmt.gain(speed)
-    return Named(
-        stack_label(stack), value, quality.effect, (low, high), (quality.low, quality.high)
-    )
+    return Named(stack, colour, value, quality.effect, (low, high), (quality.low, quality.high))
+
+
+def _colour(stacks: list[str], stack: str) -> str:
+    return PALETTE[stacks.index(stack) % len(PALETTE)]
 
 
 def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -192,7 +206,7 @@ def _log_axis(ax: Axes) -> None:
     ax.set_xscale("log")
     low, high = ax.get_xlim()
     span = math.log10(high / low)
-    steps = (1, 2, 5) if span > 0.7 else (1, 1.5, 2, 3, 5, 7) if span > 0.35 else None
+    steps = (1, 2, 5) if span > 1 else (1, 1.5, 2, 3, 5, 7) if span > 0.35 else None
     if steps is not None:
         ticks = [s * 10.0**p for p in range(-3, 4) for s in steps]
         ax.set_xticks([t for t in ticks if low <= t <= high])
@@ -208,7 +222,3 @@ def _bars(value: float, low: float, high: float) -> list[list[float]] | None:
     if not (math.isfinite(low) and math.isfinite(high)):
         return None
     return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
-
-
-def _row_name(e: Effect) -> str:
-    return " · ".join(part for part in (stack_label(e.stack), e.metric, e.point) if part)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 from bench.effects import Effect
 
@@ -47,23 +49,29 @@ def number(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """A ratio without its sign ×: at least three significant digits."""
+    """A ratio without its sign ×: three significant digits, four next to 1."""
     if not math.isfinite(value):
         return NOT_AVAILABLE
+    if 0.95 <= value < 1.05 or 0.01 <= value < 0.1:
+        return f"{value:.3f}"
     places = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4
     return f"{value:.{places}f}"
 
 
 def difference(value: float) -> str:
     """A difference with its sign, four decimals."""
-    return _minus(f"{value:+.4f}") if math.isfinite(value) else NOT_AVAILABLE
+    text = f"{value:+.4f}"
+    return NOT_AVAILABLE if not math.isfinite(value) else _minus(_unsigned_zero(text))
 
 
 def effect(e: Effect) -> str:
-    """The effect with its interval: ``3.10× [3.02, 3.18]`` or ``−0.0012 [−0.0020, −0.0004]``."""
+    """The effect with its interval: ``3.10× [3.02, 3.18]`` or ``−0.0012 [−0.0020, −0.0004]``.
+
+    A difference of times or bytes carries its unit: ``+1.2 s``.
+    """
     if not math.isfinite(e.effect):
         return NOT_AVAILABLE
-    text, sign = (ratio, "×") if e.scale == "ratio" else (difference, "")
+    sign, text = "×" if e.scale == "ratio" else "", _writer(e)
     bounds = f" [{text(e.low)}, {text(e.high)}]" if math.isfinite(e.high - e.low) else ""
     return f"{text(e.effect)}{sign}{bounds}"
 
@@ -72,8 +80,10 @@ def claim(e: Effect) -> str:
     """The verdict with its size, in the direction the word says: ``3.10× faster``."""
     if not math.isfinite(e.effect) or e.verdict == "failed":
         return e.verdict
+    if not e.margin and e.scale == "difference":
+        return "not judged"  # no margin is defined for the metric
     if e.scale == "difference":
-        return f"{e.verdict} {difference(e.effect)}"
+        return f"{e.verdict} {effect(e).split(' [')[0]}"
     if e.verdict in _CHANGES:
         return f"{ratio(max(e.effect, 1 / e.effect))}× {e.verdict}"
     return f"{e.verdict} {effect(e)}" if e.verdict == "inconclusive" else e.verdict
@@ -87,7 +97,9 @@ def gain(e: Effect) -> tuple[float, float, float]:
 
 
 def margin(e: Effect) -> str:
-    """The margin within which the arms count as equal."""
+    """The margin within which the arms count as equal; ``none`` where none is defined."""
+    if not e.margin:
+        return "none"
     return f"±{e.margin:.1%}" if e.scale == "ratio" else f"±{number(e.margin)}"
 
 
@@ -112,9 +124,23 @@ def words(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def _writer(e: Effect) -> Callable[[float], str]:
+    if e.scale == "ratio":
+        return ratio
+    return difference if kind(e.unit) == "other" else partial(_signed, unit=e.unit)
+
+
+def _signed(value: float, unit: str) -> str:
+    return f"{'−' if value < 0 else '+'}{quantity(abs(value), unit)}"
+
+
 def _digits(value: float) -> str:
-    size = abs(value)
-    return f"{value:,.0f}" if size >= 1000 else f"{value:.4g}" if size >= 1 else f"{value:.3g}"
+    """Four significant digits, zeros kept."""
+    return f"{value:,.0f}" if abs(value) >= 999.95 else f"{value:#.4g}"
+
+
+def _unsigned_zero(text: str) -> str:
+    return text[1:] if not text.strip("+-0.") else text
 
 
 def _minus(text: str) -> str:

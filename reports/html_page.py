@@ -9,7 +9,6 @@ from importlib import resources
 
 import pandas as pd
 
-from reports.figures import svg
 from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
 
 _TONES = {
@@ -55,8 +54,8 @@ def block(item: Block) -> str:
                 if folded
                 else found
             )
-        case Picture(figure, alternative):
-            data = base64.b64encode(svg(figure).encode()).decode()
+        case Picture(svg, alternative):
+            data = base64.b64encode(svg.encode()).decode()
             alt = escape(alternative)
             return f'<img class="figure" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 

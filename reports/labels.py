@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backend_bases import RendererBase
 from matplotlib.transforms import Bbox
 
 _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
@@ -20,24 +20,23 @@ class Named:
     """A point in data coordinates with the ends of its error bars."""
 
     name: str
+    colour: str
     x: float
     y: float
     x_ends: tuple[float, float]
     y_ends: tuple[float, float]
 
 
-def label(ax: Axes, points: list[Named], colour: str, faint: str) -> None:
+def label(ax: Axes, points: list[Named], renderer: RendererBase) -> None:
     """Write each name where it overlaps least; a thin line leads from a distant one to its point.
 
-    Call it last: the limits of the axes must be final. Greedy over eight directions at growing
-    distances, most crowded side of the plot last.
+    Call it on a drawn figure, whose layout and limits are final. Greedy, from right to left, over
+    eight directions at growing distances.
     """
     figure = ax.get_figure(root=True)
     if figure is None or not points:
         return
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer, scale = canvas.get_renderer(), figure.dpi / 72
+    scale = figure.dpi / 72
     frame = ax.get_window_extent(renderer)
     taken = [box for point in points for box in _boxes(ax, point, scale)]
     for point in sorted(points, key=lambda p: -p.x):
@@ -58,14 +57,20 @@ def label(ax: Axes, points: list[Named], colour: str, faint: str) -> None:
                     best = (cost, box, distance)
         _, box, distance = best
         taken.append(box)
-        line = {"arrowstyle": "-", "color": faint, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
+        line = {
+            "arrowstyle": "-",
+            "color": point.colour,
+            "linewidth": 0.7,
+            "shrinkA": 0,
+            "shrinkB": 4,
+        }
         ax.annotate(
             shown,
             (point.x, point.y),
             xytext=((box.x0 - x) / scale, (box.y0 - y) / scale),
             textcoords="offset points",
             fontsize=9,
-            color=colour,
+            color=point.colour,
             parse_math=False,
             annotation_clip=False,
             zorder=4,

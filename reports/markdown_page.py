@@ -6,7 +6,6 @@ import re
 
 import pandas as pd
 
-from reports.figures import svg
 from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$#!])")
@@ -52,9 +51,9 @@ def _block(item: Block, folder: str, pictures: dict[str, str]) -> str:
             )
         case Table(frame):
             return table(frame)
-        case Picture(figure, alternative):
+        case Picture(svg, alternative):
             name = f"figure-{len(pictures) + 1}.svg"
-            pictures[name] = svg(figure)
+            pictures[name] = svg
             return f"![{plain(alternative)}]({folder}/{name})"
 
 

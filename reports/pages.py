@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from bench.run import Run
 from reports import figures, provenance, tables
 from reports import format as fmt
-from reports.answer import Answer, answers, sanity, state
+from reports.answer import Answer, answers, explanations, sanity, state
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with what it shows in words, for those who cannot see it."""
+    """A figure as an SVG document, with what it shows in words for those who cannot see it."""
 
-    figure: Figure
+    svg: str
     alternative: str
 
 
@@ -116,9 +115,8 @@ def answer_blocks(run: Run) -> tuple[Block, ...]:
     ]
     for (baseline, device), group in groupby(found, key=lambda a: (a.baseline, a.device)):
         blocks += [Heading(f"{baseline} on {device}"), Items(tuple(map(_item, group)))]
-    notes = [(f"{a.baseline} × {a.stack}", note) for a in found for note in a.notes]
-    if notes:
-        blocks += [Heading("Why"), Items(tuple(notes))]
+    if why := explanations(run):
+        blocks += [Heading("Why"), Items(tuple(why))]
     return tuple(blocks)
 
 
@@ -126,7 +124,7 @@ def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
     """A figure for each baseline × speed scenario × device."""
     return tuple(
         Picture(
-            figures.quality_speed(run, *key),
+            figures.svg(figures.quality_speed(run, *key)),
             f"Quality against speed of each stack on {' '.join(key)}; the numbers are in Effects.",
         )
         for key in figures.speed_scenarios(run)
@@ -140,7 +138,7 @@ def effect_blocks(run: Run) -> tuple[Block, ...]:
         frame = tables.effects_table(run, effects)
         blocks += [
             Heading(title),
-            Picture(figures.forest(effects, title), f"Effects with intervals: {title}."),
+            Picture(figures.svg(figures.forest(effects)), f"Effects with intervals: {title}."),
             Table(
                 frame.drop(columns=["Baseline", "Scenario", "Device"]), f"Numbers: {title}", True
             ),

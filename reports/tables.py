@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from bench.effects import Effect
-from bench.records import CONTROL, ValueRow
+from bench.records import CONTROL, Cell
 from bench.run import PlannedCell, Run
+from bench.series import failed_cells
 from reports import format as fmt
 
 QUALITY = "quality"
@@ -22,25 +23,24 @@ QUALITY = "quality"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the verdict matrix: a scenario's metrics of one kind, one of them leading.
-
-    leading: parts of metric names, the wanted one first; otherwise the first metric leads.
-    """
+    """A column of the verdict matrix: a metric of a scenario, its headline where none is named."""
 
     title: str
-    scenarios: tuple[str, ...]
-    kind: str
-    leading: tuple[str, ...] = ()
+    scenario: str
+    metric: str = ""
 
 
 COLUMNS = (
-    Column("Quality", (QUALITY,), "other"),
-    Column("Latency", ("single-stream",), "time", ("p50", "median", "latency")),
-    Column("Throughput", ("offline",), "rate"),
-    Column("Memory", ("offline", "single-stream", "train"), "bytes", ("model",)),
-    Column("Training", ("train",), "rate"),
-    Column("Time to quality", ("train",), "time", ("quality", "target")),
+    Column("Quality", QUALITY),
+    Column("Latency", "single-stream"),
+    Column("Throughput", "offline"),
+    Column("Model size", "offline", "model_bytes"),
+    Column("Peak memory", "offline", "peak_memory"),
+    Column("Training", "train"),
+    Column("Training memory", "train", "peak_memory"),
+    Column("Time to quality", "train", "time_to_quality"),
 )
+LATENCY = COLUMNS[1]
 
 
 def stack_label(stack: str) -> str:
@@ -49,52 +49,48 @@ def stack_label(stack: str) -> str:
 
 
 def headline(effects: Iterable[Effect], column: Column) -> list[Effect]:
-    """The effects that stand in `column`: its leading metric at every point, no segment."""
-    found = [
+    """The effects that stand in `column`: its metric at every point, no segment."""
+    return [
         e
         for e in effects
-        if e.scenario in column.scenarios
+        if e.scenario == column.scenario
         and not e.segment
-        and (e.scenario == QUALITY or fmt.kind(e.unit) == column.kind)
+        and (e.metric == column.metric if column.metric else e.primary)
     ]
-    if column.title == "Quality":
-        found = [e for e in found if e.margins] or found
-    names = list(dict.fromkeys(e.metric for e in found))
-    wanted = [n for part in column.leading for n in names if part in n] + names
-    return [e for e in found if e.metric == wanted[0]]
 
 
 def columns_of(run: Run) -> list[Column]:
-    """The columns that this run has cells for; a scenario of a plug-in gets its own."""
-    planned = list(dict.fromkeys(p.cell.scenario for p in run.plan.cells))
-    known = {s for column in COLUMNS for s in column.scenarios}
-    own = [
-        Column(s, (s,), fmt.kind(e.unit))
-        for s in planned
-        if s not in known and (e := next((e for e in run.effects if e.scenario == s), None))
+    """The columns that this run has cells for; the scenario of a plug-in gets its own."""
+    planned = dict.fromkeys(p.cell.scenario for p in run.plan.cells)
+    known = {column.scenario for column in COLUMNS}
+    return [
+        column
+        for column in (
+            *COLUMNS,
+            *(Column(s, s, _first_metric(run, s)) for s in planned if s not in known),
+        )
+        if headline(run.effects, column) or (column.scenario in planned and not column.metric)
     ]
-    measured = [c for c in COLUMNS if headline(run.effects, c)]
-    return [c for c in COLUMNS if c in measured or (c.scenarios[0] in planned and not measured)] + (
-        own
-    )
 
 
 def verdict_matrix(run: Run) -> pd.DataFrame:
     """One row for each baseline × stack × device, one column for each thing it may change."""
-    columns = columns_of(run)
+    columns, failed = columns_of(run), failed_cells(run.trials)
     planned: dict[tuple[str, str, str], dict[str, PlannedCell]] = {}
     for p in run.plan.cells:
         key = (p.cell.baseline, p.cell.stack, p.cell.device)
         planned.setdefault(key, {})[p.cell.scenario] = p
     rows = []
-    for (baseline, stack, device), cells in planned.items():
+    order = list(dict.fromkeys(baseline for baseline, _, _ in planned))
+    for key in sorted(planned, key=lambda key: order.index(key[0])):
+        (baseline, stack, device), cells = key, planned[key]
         own = [
             e for e in run.effects if (e.baseline, e.stack, e.device) == (baseline, stack, device)
         ]
         row = {"Baseline": baseline, "Stack": stack_label(stack), "Device": device}
         for column in columns:
-            cell = next((cells[s] for s in column.scenarios if s in cells), None)
-            row[column.title] = summarise(headline(own, column)) or _state(run, cell)
+            text = summarise(headline(own, column))
+            row[column.title] = text or _state(run, cells.get(column.scenario), failed)
         rows.append(row)
     return pd.DataFrame(rows, columns=["Baseline", "Stack", "Device", *(c.title for c in columns)])
 
@@ -187,24 +183,35 @@ def skipped_table(run: Run) -> pd.DataFrame:
 
 
 def preparation_table(run: Run) -> pd.DataFrame:
-    """What had to be paid once before the first answer: the mean over processes of each arm."""
-    seen: dict[tuple[str, ...], dict[str, list[float]]] = {}
-    for trial in run.trials:
-        for row in trial.rows:
-            if isinstance(row, ValueRow) and row.metric.name.startswith("preparation"):
-                key = (trial.head.baseline, stack_label(trial.head.stack), trial.head.device)
-                arms = seen.setdefault((*key, row.metric.name, row.metric.unit), {})
-                arms.setdefault(row.arm, []).append(row.value)
+    """What is paid once before the first answer, and after how many calls it is earned back.
+
+    Break-even: the extra seconds of preparation ÷ the seconds that a call saves, for each batch
+    size whose latency came out faster.
+    """
     rows = []
-    for (baseline, stack, device, metric, unit), arms in seen.items():
-        text = {"Baseline": baseline, "Stack": stack, "Device": device, "Metric": metric}
-        for arm in ("control", "treatment"):
-            values = arms.get(arm, [])
-            mean = math.fsum(values) / len(values) if values else math.nan
-            text[arm.capitalize()] = fmt.quantity(mean, unit)
-        rows.append(text)
-    names = ["Baseline", "Stack", "Device", "Metric", "Control", "Treatment"]
-    return pd.DataFrame(rows, columns=names)
+    for e in run.effects:
+        if e.metric != "preparation" or e.stack == CONTROL:
+            continue
+        faster = [
+            saved
+            for saved in headline(run.effects, LATENCY)
+            if (saved.baseline, saved.stack, saved.device) == (e.baseline, e.stack, e.device)
+            and saved.verdict == "faster"
+        ]
+        rows.append(
+            {
+                "Baseline": e.baseline,
+                "Stack": e.stack,
+                "Scenario": e.scenario,
+                "Device": e.device,
+                "Control": fmt.quantity(e.control, e.unit),
+                "Treatment": fmt.quantity(e.treatment, e.unit),
+                "Difference [interval]": fmt.effect(e),
+                "Break-even calls": "\n".join(_break_even(e, saved) for saved in faster) or "never",
+            }
+        )
+    names = ["Baseline", "Stack", "Scenario", "Device", "Control", "Treatment"]
+    return pd.DataFrame(rows, columns=[*names, "Difference [interval]", "Break-even calls"])
 
 
 def records(run: Run) -> list[dict[str, Any]]:
@@ -218,21 +225,17 @@ def records(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _state(run: Run, planned: PlannedCell | None) -> str:
+def _first_metric(run: Run, scenario: str) -> str:
+    return next((e.metric for e in run.effects if e.scenario == scenario), "")
+
+
+def _state(run: Run, planned: PlannedCell | None, failed: Container[Cell]) -> str:
     if planned is None:
         return "–"
     if planned.skip:
         return "skipped"
-    cell = planned.cell
-    ends = {
-        t.end.status
-        for t in run.trials
-        if (t.head.baseline, t.head.stack, t.head.device)
-        == (cell.baseline, cell.stack, cell.device)
-        and cell.scenario in t.head.scenarios
-    }
-    if ends - {"ok"}:
-        return f"failed: {fmt.words(sorted(s.replace('_', ' ') for s in ends - {'ok'}))}"
+    if planned.cell in failed:
+        return "failed"
     return "not measured" if run.summary is not None and run.summary.finished else "in progress"
 
 
@@ -240,6 +243,13 @@ def _size(e: Effect) -> float:
     if e.scale == "difference" or not e.effect > 0:
         return abs(e.effect) if math.isfinite(e.effect) else 0.0
     return max(e.effect, 1 / e.effect)
+
+
+def _break_even(preparation: Effect, latency: Effect) -> str:
+    extra = preparation.treatment - preparation.control
+    saved = latency.control - latency.treatment
+    calls = "at once" if extra <= 0 else f"{math.ceil(extra / saved):,}" if saved > 0 else "never"
+    return f"{calls} ({_points([latency])})" if latency.point else calls
 
 
 def _points(effects: list[Effect]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bench.records import dump_json, write_atomically
 from bench.run import Run
 from reports import html_page, markdown_page, tables
 from reports.answer import answers
-from reports.pages import report
+from reports.pages import Report, report
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _FIGURES = "figures"
@@ -35,23 +36,24 @@ def write(run: Run, formats: list[str], out: Path) -> list[Path]:
             f"Known: {', '.join(FORMATS)}.",
         )
     paths = []
+    made = cache(lambda: report(run))  # a report's figures are drawn once for all formats
     for name in wanted:
-        for path, text in FORMATS[name](run).items():
+        for path, text in FORMATS[name](run, made).items():
             write_atomically(out / path, text)
         paths.append(out / f"report.{name}")
     return paths
 
 
-def _html(run: Run) -> dict[str, str]:
-    return {"report.html": html_page.page(report(run))}
+def _html(_: Run, made: Callable[[], Report]) -> dict[str, str]:
+    return {"report.html": html_page.page(made())}
 
 
-def _markdown(run: Run) -> dict[str, str]:
-    text, pictures = markdown_page.page(report(run), _FIGURES)
+def _markdown(_: Run, made: Callable[[], Report]) -> dict[str, str]:
+    text, pictures = markdown_page.page(made(), _FIGURES)
     return {f"{_FIGURES}/{name}": svg for name, svg in pictures.items()} | {"report.md": text}
 
 
-def _csv(run: Run) -> dict[str, str]:
+def _csv(run: Run, _: Callable[[], Report]) -> dict[str, str]:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(Effect.model_fields), lineterminator="\n")
     writer.writeheader()
@@ -69,7 +71,7 @@ def _csv_cell(value: Any) -> Any:
     return value
 
 
-def _json(run: Run) -> dict[str, str]:
+def _json(run: Run, _: Callable[[], Report]) -> dict[str, str]:
     content = {
         "suite": run.plan.suite,
         "warnings": run.warnings,
@@ -85,7 +87,7 @@ def _json(run: Run) -> dict[str, str]:
     return {"report.json": dump_json(content)}
 
 
-FORMATS: dict[str, Callable[[Run], dict[str, str]]] = {
+FORMATS: dict[str, Callable[[Run, Callable[[], Report]], dict[str, str]]] = {
     "md": _markdown,
     "html": _html,
     "csv": _csv,
