@@ -24,7 +24,7 @@ class Protocol(Row):
     alpha: float = Field(0.05, gt=0, lt=0.5)
     pairs: int = Field(4, ge=2, multiple_of=2)  # block pairs a process, as many AB as BA
     block_seconds: float = Field(0.1, gt=0)  # latency blocks
-    window_seconds: float = Field(0.5, gt=0)  # throughput blocks
+    window_seconds: float = Field(0.25, gt=0)  # throughput blocks
     min_iterations: int = Field(20, ge=5)
     distinct_batches: int = Field(64, ge=2)
     warmup_cap_seconds: float = Field(10.0, gt=0)

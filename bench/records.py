@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from baselines.errors import LeanRecError
 
 Arm = Literal["control", "treatment"]
+_UNSAFE = re.compile(r"[^A-Za-z0-9.+]+")
 CONTROL = "control"  # the name of the empty stack; as a treatment, it is the A/A arm
 
 
@@ -50,7 +52,7 @@ class Cell(Row):
     def id(self) -> str:
         """For example ``dcnv2-int8_linear-offline-cpu``; what pytest and `leanrec profile` take."""
         parts = (self.baseline, self.stack, self.scenario, self.device)
-        return "-".join(part.replace("-", "_") for part in parts)
+        return "-".join(_UNSAFE.sub("_", part).strip("_") for part in parts)
 
 
 class TrialRow(Row):
@@ -61,7 +63,7 @@ class TrialRow(Row):
     baseline: str
     stack: str
     device: str
-    mode: Literal["measure", "memory", "train"]
+    mode: Literal["measure", "memory", "train", "certificate"]
     scenarios: tuple[str, ...]
     process: int  # the replicate; also the seed of the trained model
     seed: int

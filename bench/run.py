@@ -18,15 +18,21 @@ from pydantic import ValidationError
 
 from baselines.errors import LeanRecError
 from bench.effects import Effect, effects_of
-from bench.protocol import Protocol
-from bench.records import Cell, Row, Trial, dump_json, events, read_trials, write_atomically
+from bench.protocol import Protocol, QualityMargin
+from bench.records import (
+    CONTROL,
+    Cell,
+    Row,
+    Trial,
+    dump_json,
+    events,
+    read_trials,
+    write_atomically,
+)
 
 
 class PlannedCell(Row):
-    """A cell of the plan; `skip` is the reason why it is not run, "" where it is.
-
-    covers: the names of the quality metrics or "" – see `Plan`.
-    """
+    """A cell of the plan; `skip` is the reason why it is not run, "" where it is."""
 
     cell: Cell
     skip: str = ""
@@ -36,11 +42,13 @@ class Plan(Row):
     """plan.json: what a run set out to measure."""
 
     suite: str
+    about: str = ""
     protocol: Protocol
     cells: tuple[PlannedCell, ...]
+    scenarios: dict[str, str] = {}  # name → spec
     primary: tuple[str, ...] = ()  # cell ids of the suite's primary family
-    gates: dict[str, float | str] = {}
-    plugins: tuple[str, ...] = ()
+    quality_gate: QualityMargin | None = None
+    plugins: tuple[Path, ...] = ()
     budget_seconds: float | None = None
 
 
@@ -101,26 +109,39 @@ class Run:
         return effects_of(self.trials, self.plan.protocol, set(self.plan.primary), floors)
 
     @cached_property
-    def warnings(self) -> list[str]:
-        """What a reader must know first: corrupt records, failures, a suspect A/A arm."""
+    def failures(self) -> list[str]:
+        """What could not be measured, or cannot be believed: corrupt records, failed trials, voided
+        cells, an A/A arm that came out different."""
         lines = list(self.problems)
         for trial in self.trials:
             if trial.end.status != "ok":
-                lines.append(f"{trial.head.id}: {trial.end.status}: {trial.end.cause}")
+                lines.append(f"{_name(trial)}: {trial.end.status}: {trial.end.cause}")
+        lines += self._events("failure")
+        lines += [
+            f"{e.baseline} × {e.scenario}: the A/A arm came out {e.verdict} in {e.metric} "
+            f"{e.point}: identical code measured as different, so this run is suspect"
+            for e in self.effects
+            if e.stack == CONTROL and e.verdict in ("faster", "slower", "inferior")
+        ]
+        return list(dict.fromkeys(lines))
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a reader must know first: the failures, then what was less than perfect."""
+        return self.failures + self._events("warning")
+
+    def _events(self, severity: str) -> list[str]:
         seen: dict[str, int] = {}
         for trial, event in events(self.trials):
-            if event.severity != "note":
-                where = f"{trial.head.baseline} × {trial.head.stack} × {event.scenario or 'all'}"
-                key = f"{where}: {event.name}: {event.detail}"
-                seen[key] = seen.get(key, 0) + 1
-        lines += [f"{key} (in {n} trials)" if n > 1 else key for key, n in seen.items()]
-        lines += [
-            f"A/A arm {e.baseline} × {e.scenario} {e.metric} {e.point} came out {e.verdict}: "
-            "identical code measured as different, so this run is suspect."
-            for e in self.effects
-            if e.stack == "control" and e.verdict in ("faster", "slower", "inferior")
-        ]
-        return lines
+            if event.severity == severity:
+                scenario = f" × {event.scenario}" if event.scenario else ""
+                line = f"{_name(trial)}{scenario}: {event.name}: {event.detail}"
+                seen[line] = seen.get(line, 0) + 1
+        return [f"{line} ({n} times)" if n > 1 else line for line, n in seen.items()]
+
+
+def _name(trial: Trial) -> str:
+    return f"{trial.head.baseline} × {trial.head.stack} ({trial.head.mode})"
 
 
 def write_json(path: Path, row: Row) -> None:

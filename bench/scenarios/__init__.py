@@ -1,0 +1,1 @@
+"""The loads under which a cell is measured: one file per scenario."""

@@ -1,0 +1,229 @@
+"""Paired, counterbalanced blocks of two arms in one process: the unit that a verdict rests on.
+
+The protocol is METHODOLOGY.md's: arms warm until steady; a fixed number of iterations a block;
+as many AB as BA pairs; within a pair both arms see the same batches, half a block apart; the first
+tenth of a block is dropped; sampled outputs of the timed calls are kept for verification.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from baselines.base import Batch, scores
+from bench.device import Device
+from bench.meters.clock import overhead_ns, quiet, time_each, time_window
+from bench.protocol import Protocol
+from bench.records import Arm, BlockRow, EventRow, Metric
+
+LATENCY = Metric(
+    name="latency", unit="s", direction="lower", scale="ratio", estimator="median of a block"
+)
+THROUGHPUT = Metric(
+    name="throughput",
+    unit="samples/s",
+    direction="higher",
+    scale="ratio",
+    estimator="samples ÷ elapsed of a saturated block",
+    over_ranks="sum",
+)
+OVERHEAD_FACTOR = 100  # a call must take at least so many times what timing it costs
+STEADY = 0.05  # successive warm-up windows agree within this ratio
+SAMPLED_ROWS = 16
+
+
+@dataclass
+class Sampled:
+    """Rows of an output of a timed call, with the batch that it answered."""
+
+    batch: Batch
+    rows: Tensor
+
+
+@dataclass
+class Load:
+    """One arm under load: what is called, and what measuring it has shown so far."""
+
+    arm: Arm
+    call: Callable[..., Any]
+    sampled: list[Sampled] = field(default_factory=list)
+    first_call: float = 0.0  # seconds
+    steady_call: float = 0.0  # seconds, median of the last warm-up window
+    steady: bool = True
+    drain_share: float = 0.0  # of a block's time, what was still pending at its end
+
+
+class TooSmall(Exception):  # noqa: N818 - a result, not an error
+    """The call is too short to be told from the cost of timing it."""
+
+
+def warm_up(load: Load, batches: Sequence[Batch], device: Device, cap: float) -> None:
+    """Call until two successive windows agree within 5 % and show no trend, or `cap` seconds pass.
+
+    The first call is timed apart: it carries compilation, packing and cache fill.
+    """
+    start = time.perf_counter()
+    durations, _ = time_each(load.call, batches[:1], device.synchronize)
+    load.first_call = durations[0] / 1e9
+    probe, _ = time_each(load.call, batches[:3], device.synchronize)
+    size = int(np.clip(0.05e9 / max(np.median(probe), 1), 5, 2000))
+    window = [batches[i % len(batches)] for i in range(size)]
+    previous = math.inf
+    while True:
+        durations, _ = time_each(load.call, window, device.synchronize)
+        halves = np.median(durations[: size // 2]), np.median(durations[size // 2 :])
+        now = float(np.median(durations))
+        if _agree(now, previous) and _agree(*halves):
+            load.steady = True
+            break
+        load.steady = False
+        previous = now
+        if time.perf_counter() - start > cap + load.first_call:
+            break
+    load.steady_call = now / 1e9
+
+
+def _agree(a: float, b: float) -> bool:
+    return bool(abs(a - b) <= STEADY * min(a, b))
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one block of one arm showed, times in nanoseconds."""
+
+    durations: list[int]  # per call in latency mode, one window otherwise
+    calls: int
+    elapsed: int
+
+
+class PairedBlocks:
+    """Measures two arms over the same batches. mode "latency" or "throughput"."""
+
+    def __init__(
+        self,
+        control: Callable[..., Any],
+        treatment: Callable[..., Any],
+        batches: Sequence[Batch],
+        device: Device,
+        protocol: Protocol,
+        rng: np.random.Generator,
+        mode: str,
+    ) -> None:
+        self.loads = (Load("control", control), Load("treatment", treatment))
+        self.batches = list(batches)
+        self.device, self.protocol, self.rng, self.mode = device, protocol, rng, mode
+
+    def prepare(self) -> None:
+        """Warm both arms, in random order. Raises TooSmall where timing would drown the call."""
+        for i in self.rng.permutation(2):
+            with quiet():
+                warm_up(
+                    self.loads[i], self.batches, self.device, self.protocol.warmup_cap_seconds
+                )
+        fastest = min(load.steady_call for load in self.loads) * 1e9
+        overhead = overhead_ns(self.device.synchronize)
+        if fastest < OVERHEAD_FACTOR * overhead:
+            raise TooSmall(
+                f"a call takes {fastest:.0f} ns, less than {OVERHEAD_FACTOR} × the {overhead:.0f} "
+                "ns that timing it costs; use a larger batch"
+            )
+        seconds = (
+            self.protocol.block_seconds
+            if self.mode == "latency"
+            else self.protocol.window_seconds
+        )
+        slowest = max(load.steady_call for load in self.loads)
+        self.calls = max(self.protocol.min_iterations, math.ceil(seconds / slowest))
+
+    def run(self) -> Iterator[tuple[int, int, Load, Block]]:
+        """(pair, position, load, block) for every block, in the order measured."""
+        pairs = self.protocol.pairs
+        orders = self.rng.permutation([0, 1] * (pairs // 2))
+        for pair, first in enumerate(orders):
+            picks = self._picks()
+            for position in (0, 1):
+                shift = position * (self.calls // 2)
+                batches = [self.batches[i] for i in np.roll(picks, shift)]
+                load = self.loads[first ^ position]
+                with quiet():
+                    block = self._block(load, batches)
+                yield pair, position, load, block
+
+    def _picks(self) -> np.ndarray:
+        rounds = math.ceil(self.calls / len(self.batches))
+        drawn = [self.rng.permutation(len(self.batches)) for _ in range(rounds)]
+        return np.concatenate(drawn)[: self.calls]
+
+    def _block(self, load: Load, batches: list[Batch]) -> Block:
+        dropped = self.dropped
+        head = [self.batches[i % len(self.batches)] for i in range(dropped)]
+        time_each(load.call, head, self.device.synchronize)
+        cut = int(self.rng.integers(1, len(batches)))
+        durations: list[int] = []
+        elapsed = 0
+        for part in (batches[:cut], batches[cut:]):
+            if self.mode == "latency":
+                times, last = time_each(load.call, part, self.device.synchronize)
+                durations += times
+                elapsed += sum(times)
+            else:
+                window, _, last = time_window(load.call, part, self.device.synchronize)
+                elapsed += window
+            waiting = time.perf_counter_ns()
+            self._keep(load, part[-1], last)
+            load.drain_share = max(
+                load.drain_share, (time.perf_counter_ns() - waiting) / max(elapsed, 1)
+            )
+        return Block(durations or [elapsed], len(batches), elapsed)
+
+    @property
+    def dropped(self) -> int:
+        """Calls at the head of a block that are not counted."""
+        return max(2, self.calls // 10)
+
+    def _keep(self, load: Load, batch: Batch, output: Any) -> None:
+        answer = scores(output)
+        rows = answer[:SAMPLED_ROWS] if answer.dim() else answer
+        load.sampled.append(Sampled(batch, rows.detach().float().cpu().clone()))
+
+
+def rows_of(
+    blocks: PairedBlocks, scenario: str, metric: Metric, point: dict[str, int], batch_size: int
+) -> Iterator[BlockRow | EventRow]:
+    """Measure `blocks` and yield a row per block; a warning where an arm was not steady."""
+    blocks.prepare()
+    for load in blocks.loads:
+        if not load.steady:
+            detail = f"{load.arm} at {point} had not settled when its warm-up was cut off"
+            yield EventRow(scenario=scenario, name="not_steady", severity="warning", detail=detail)
+    for pair, position, load, block in blocks.run():
+        samples = block.calls * batch_size
+        if metric.name == LATENCY.name:
+            value = float(np.median(block.durations)) / 1e9
+        else:
+            value = samples / (block.elapsed / 1e9)
+        yield BlockRow(
+            scenario=scenario,
+            metric=metric,
+            point=point,
+            pair=pair,
+            position=1 if position else 0,
+            arm=load.arm,
+            value=value,
+            samples=samples,
+            durations_ns=tuple(block.durations),
+            dropped=blocks.dropped,
+            outliers=_outliers(block.durations),
+        )
+
+
+def _outliers(durations: list[int]) -> int:
+    """Durations above the upper quartile by more than three interquartile ranges (Tukey)."""
+    low, high = np.percentile(durations, [25, 75])
+    return int(np.sum(np.asarray(durations) > high + 3 * (high - low)))

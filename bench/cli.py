@@ -1,0 +1,238 @@
+"""The command `leanrec`. Exit codes: 0 all well, 1 a gate failed, 2 could not measure or bad input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from baselines.errors import LeanRecError
+
+app = typer.Typer(
+    help="Measure what efficiency techniques really buy a recommender, and what they cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+Plugins = Annotated[
+    list[Path], typer.Option("--plugin", help="A Python file of your own that registers things.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="baselines|techniques|scenarios|suites")],
+    plugin: Plugins = [],  # noqa: B006 - typer copies it
+    as_json: AsJson = False,
+) -> None:
+    """List what there is, with one line on each."""
+    from bench.catalogue import catalogue
+
+    rows = catalogue(kind, plugin)
+    if as_json:
+        return _print_json(rows)
+    for row in rows:
+        out.print(f"[bold]{row['name']}[/bold]  {row['about']}")
+        if row.get("parameters"):
+            parameters = ", ".join(f"{k}={v}" for k, v in row["parameters"].items())
+            out.print(f"    {parameters}", style="dim", markup=False)
+    return None
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite, or a TOML file.")],
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
+    baseline: Annotated[list[str], typer.Option(help="These baselines instead of the suite's.")] = [],  # noqa: B006
+    technique: Annotated[list[str], typer.Option(help="These stacks instead of the suite's.")] = [],  # noqa: B006
+    scenario: Annotated[list[str], typer.Option(help="These scenarios instead of the suite's.")] = [],  # noqa: B006
+    device: DeviceName = "cpu",
+    budget: Annotated[float | None, typer.Option(help="Seconds after which to stop.")] = None,
+    plugin: Plugins = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
+) -> None:
+    """Measure a suite."""
+    from baselines.registry import load_plugin
+    from bench.campaign import artefact_store, broken_gates, default_folder, exit_code, open_run
+    from bench.progress import Bar
+    from bench.run import Run
+    from bench.runner import Runner
+    from bench.suite import load_suite, narrowed
+    from reports.terminal import show as show_run
+
+    for path in plugin:
+        load_plugin(path)
+    chosen = narrowed(load_suite(suite), baseline, technique, scenario, budget)
+    folder = folder or default_folder(chosen)
+    plugins = tuple(path.resolve() for path in plugin)
+    try:
+        with open_run(chosen, device, folder, plugins, resume=resume) as plan, Bar(
+            err
+        ) as bar:
+            Runner(folder, plan, artefact_store(), bar.tell).run()
+    except KeyboardInterrupt:
+        raise LeanRecError(
+            "Interrupted.",
+            f"Every finished trial is in {folder}.",
+            f"Go on with: leanrec run {suite} --out {folder} --resume (and the same options).",
+        ) from None
+    finished = Run.load(folder)
+    show_run(finished, out)
+    for line in broken_gates(finished):
+        err.print(f"gate failed: {line}", style="red", markup=False)
+    out.print(f"Records: {folder}\nReport: leanrec report {folder} --out {folder}/report")
+    raise typer.Exit(exit_code(finished))
+
+
+@app.command()
+def show(folder: RunFolder, as_json: AsJson = False) -> None:
+    """Show the verdicts of a run."""
+    from bench.campaign import exit_code
+    from bench.run import Run
+    from reports import terminal
+
+    loaded = Run.load(folder)
+    if as_json:
+        _print_json(terminal.show_json(loaded))
+    else:
+        terminal.show(loaded, out)
+    raise typer.Exit(exit_code(loaded))
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The earlier run.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The later run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare the effects of two runs, each against its own control. Exits with 1 if any is worse."""
+    from bench.compare import compare as compare_runs
+    from bench.run import Run
+    from reports import terminal
+
+    changes = compare_runs(Run.load(run_a), Run.load(run_b))
+    if as_json:
+        _print_json(terminal.changes_json(changes))
+    else:
+        terminal.show_changes(changes, out)
+    raise typer.Exit(1 if any(c.verdict == "worse" for c in changes) else 0)
+
+
+@app.command()
+def report(
+    folder: RunFolder,
+    formats: Annotated[str, typer.Option("--format", help="md, html, csv, json.")] = "md,html",
+    to: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
+) -> None:
+    """Write a run's report."""
+    from bench.run import Run
+    from reports.write import write
+
+    for path in write(Run.load(folder), formats.split(","), to or folder / "report"):
+        out.print(str(path), markup=False)
+
+
+@app.command()
+def dashboard(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
+    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1.")] = None,
+) -> None:
+    """Look at runs in a browser. Serves on this machine only."""
+    from bench.run import Run
+    from dashboard.launch import launch
+
+    for folder in folders:
+        Run.load(folder)
+    raise typer.Exit(launch(folders, port))
+
+
+@app.command()
+def certificate(
+    comparisons: Annotated[int, typer.Option(min=5, help="Comparisons for each known truth.")] = 100,
+    device: DeviceName = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Measure how far this host's verdicts can be trusted, by comparing a model with itself."""
+    from bench.certificate import print_certificate
+    from bench.certify import certify
+    from bench.device import get_device
+    from bench.progress import Bar
+
+    with Bar(err) as bar:
+        made = certify(get_device(device), comparisons, bar.tell)
+    if as_json:
+        _print_json(made.model_dump(mode="json"))
+    else:
+        print_certificate(made, out)
+
+
+@app.command()
+def doctor(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
+    """Say what of this machine would disturb a measurement. Changes nothing."""
+    from bench.device import get_device
+    from bench.doctor import diagnose, print_findings
+
+    findings = diagnose(get_device(device))
+    if as_json:
+        _print_json([f.model_dump(mode="json") for f in findings])
+    else:
+        print_findings(out, findings)
+
+
+@app.command()
+def profile(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="dcnv2-int8_linear-offline-cpu")],
+    suite: Annotated[str, typer.Option(help="The suite that holds the cell.")] = "default",
+    to: Annotated[Path, typer.Option("--out", help="Folder for the traces.")] = Path("profile"),
+    plugin: Plugins = [],  # noqa: B006
+) -> None:
+    """Profile both arms of a cell, in a pass that nothing is timed in."""
+    from baselines.registry import load_plugin
+    from bench.profiling import profile_cell
+    from bench.suite import load_suite
+
+    for path in plugin:
+        load_plugin(path)
+    profile_cell(load_suite(suite), cell, to, out)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def main() -> None:
+    """The entry point: user mistakes end with 2 and three sentences, not with a traceback."""
+    sys.exit(_run(app))
+
+
+def _run(command: Callable[..., Any]) -> int:
+    try:
+        command(standalone_mode=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 2
+    except LeanRecError as error:
+        for part in (error.cause, error.consequence, error.fix):
+            if part:
+                err.print(part, markup=False, style="red" if part == error.cause else None)
+        return 2
+    except KeyboardInterrupt:
+        return 2
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Both arms of a comparison in one process: made, checked, and ready for the scenarios."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from baselines.base import Batch
+from bench import checks
+from bench.device import Device
+from bench.pipeline import Pipeline
+from bench.protocol import Protocol
+from bench.records import Arm, EventRow, Metric, ValueRow
+from techniques.sizes import deployed_bytes
+
+PREPARATION = Metric(
+    name="preparation",
+    unit="s",
+    direction="lower",
+    scale="difference",
+    estimator="compress, deploy and first calls of a process",
+    over_ranks="max",
+)
+PROBES = 2
+PROBE_ROWS = 64
+
+
+class Phases:
+    """Seconds that a trial has spent, by phase. Phases do not nest."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+@dataclass
+class Comparison:
+    """Control and treatment of one baseline, for one seed, on one device.
+
+    treatment.stack is empty for the A/A arm: the same predictor, made a second time.
+    """
+
+    control: Pipeline
+    treatment: Pipeline
+    protocol: Protocol
+    rng: np.random.Generator
+    phases: Phases = field(default_factory=Phases)
+    predictors: tuple[nn.Module, nn.Module] | None = None
+    preparation: list[float] = field(default_factory=lambda: [0.0, 0.0])
+
+    @property
+    def device(self) -> Device:
+        """Where both arms run."""
+        return self.control.device
+
+    def requests(self, batch_size: int, count: int) -> list[Batch]:
+        """Distinct requests, already on the device."""
+        drawn = self.control.baseline.task.requests(
+            self.control.data, batch_size, count, int(self.rng.integers(2**31))
+        )
+        return [self.device.move(batch) for batch in drawn]
+
+    def build(self) -> Iterator[EventRow]:
+        """Make both predictors, in random order, and verify what the technique did to get there."""
+        with self.phases("load"):
+            model = self.control.trained_model()
+            trained = (
+                self.treatment.trained_model() if self.treatment.changes_training else model
+            )
+            probes = self.requests(PROBE_ROWS, PROBES)
+            before = checks.fingerprint(model)
+        made: dict[int, nn.Module] = {}
+        with self.phases("preparation"):
+            for i in self.rng.permutation(2):
+                start = time.perf_counter()
+                made[int(i)] = (
+                    self.treatment.predictor(trained) if i else self.control.predictor(model)
+                )
+                self.preparation[i] += time.perf_counter() - start
+        self.predictors = made[0], made[1]
+        with self.phases("checks"):
+            yield from checks.verify_unmutated(before, checks.fingerprint(model))
+            with torch.inference_mode():
+                control, treatment = (checks.answers(p, probes) for p in self.predictors)
+            yield from checks.verify_changes(
+                self.treatment.stack,
+                control,
+                treatment,
+                *(deployed_bytes(p) for p in self.predictors),
+            )
+
+    def preparation_rows(self, scenario: str) -> Iterator[ValueRow]:
+        """What each arm cost before it could serve at speed."""
+        arms: tuple[Arm, Arm] = ("control", "treatment")
+        for arm, seconds in zip(arms, self.preparation, strict=True):
+            yield ValueRow(scenario=scenario, metric=PREPARATION, arm=arm, value=seconds)

@@ -1,0 +1,121 @@
+"""The memory pass: one arm alone in its own process, so that peaks are its own."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from baselines.base import Batch
+from bench.device import Device
+from bench.meters.memory import (
+    DeviceMemory,
+    grows,
+    live_tensor_bytes,
+    peak_rss_bytes,
+    reset_peak_rss,
+    rss_bytes,
+)
+from bench.pipeline import Pipeline
+from bench.records import Arm, EventRow, Metric, ValueRow
+from techniques.sizes import deployed_bytes
+
+INFERENCE_BATCH = 4096
+INFERENCE_CALLS = 16
+TRAINING_STEPS = 8
+WINDOWS = 6
+
+
+def _metric(name: str, estimator: str) -> Metric:
+    return Metric(
+        name=name, unit="B", direction="lower", scale="ratio", estimator=estimator, over_ranks="sum"
+    )
+
+
+MODEL_BYTES = _metric("model_bytes", "weights, buffers and packed state of what is served")
+PEAK_MEMORY = _metric("peak_memory", "peak above what the process held before the model")
+STEADY_MEMORY = _metric("steady_memory", "held after warm-up above what the process held before")
+PEAK_RESERVED = _metric("peak_reserved", "peak of the allocator's reservation")
+DEVICE_MEMORY = _metric("device_memory", "in use on the device beyond its context")
+
+
+def inference_memory(
+    pipeline: Pipeline, arm: Arm, scenario: str, rng: np.random.Generator
+) -> Iterator[ValueRow | EventRow]:
+    """Memory of serving one arm, by batches of 4096 requests; a failure where it leaks."""
+    task, data = pipeline.baseline.task, pipeline.data
+    drawn = task.requests(data, INFERENCE_BATCH, INFERENCE_CALLS, int(rng.integers(2**31)))
+    batches = [pipeline.device.move(batch) for batch in drawn]
+    pipeline.train()
+    with torch.inference_mode():
+        meter = _Meter(pipeline.device)
+        served = pipeline.predictor(pipeline.trained_model())
+        yield from meter.rows(arm, scenario, served, batches)
+    yield ValueRow(
+        scenario=scenario, metric=MODEL_BYTES, arm=arm, value=float(deployed_bytes(served))
+    )
+
+
+def training_memory(pipeline: Pipeline, arm: Arm, scenario: str) -> Iterator[ValueRow | EventRow]:
+    """Memory of training one arm for a few steps, model, gradients and optimiser included."""
+    meter = _Meter(pipeline.device)
+    trainer = pipeline.trainer(pipeline.fresh_model(pipeline.device.torch_device))
+    batches = list(islice(trainer.batches(pipeline.data.train), TRAINING_STEPS))
+    yield from meter.rows(arm, scenario, lambda *batch: trainer.step(batch), batches)
+
+
+class _Meter:
+    """What memory is held beyond the moment when the meter was made."""
+
+    def __init__(self, device: Device) -> None:
+        gc.collect()
+        self.device = device
+        self.on_device = DeviceMemory(device)
+        device.reset_peaks()
+        reset_peak_rss()
+        self.before = device.allocated() if device.allocated() is not None else rss_bytes()
+
+    def rows(
+        self, arm: Arm, scenario: str, call: Callable[..., Any], batches: list[Batch]
+    ) -> Iterator[ValueRow | EventRow]:
+        """Call every batch in several windows; yield what was held and any steady growth."""
+        held = []
+        for _ in range(WINDOWS):
+            for batch in batches:
+                call(*batch)
+            if self.device.synchronize is not None:
+                self.device.synchronize()
+            held.append(live_tensor_bytes())
+        if grows(held):
+            yield EventRow(
+                scenario=scenario,
+                name="memory_leak",
+                severity="failure",
+                detail=f"{arm} holds {held[-1] - held[-2]} more bytes of tensors after every "
+                f"{len(batches)} calls",
+            )
+        stats = self.device.memory_stats()
+        if stats is None:
+            peak, steady = peak_rss_bytes(), rss_bytes()
+        else:
+            peak, steady = stats["peak_allocated"], stats["allocated"]
+        values = {
+            PEAK_MEMORY: None if peak is None else peak - (self.before or 0),
+            STEADY_MEMORY: steady - (self.before or 0),
+            PEAK_RESERVED: stats["peak_reserved"] if stats else None,
+            DEVICE_MEMORY: self.on_device.added_bytes(),
+        }
+        for metric, value in values.items():
+            if value is not None and value > 0:
+                yield ValueRow(scenario=scenario, metric=metric, arm=arm, value=float(value))
+        if stats and stats["alloc_retries"]:
+            yield EventRow(
+                scenario=scenario,
+                name="allocation_retries",
+                severity="warning",
+                detail=f"{arm}: the allocator had to free its cache {stats['alloc_retries']} times",
+            )

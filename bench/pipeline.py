@@ -1,0 +1,239 @@
+"""The five stages of a recommender, with the techniques of a stack applied and artefacts shared.
+
+    prepare(data) → build(model) → train(recipe) → compress(model) → deploy(predictor)
+
+Pipelines that agree up to a stage share its artefact: the data by baseline and the techniques
+that prepare it, the trained weights by data, baseline, the techniques up to training, and seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from baselines.base import BASELINES, Baseline, Dataset, Recipe, Split
+from baselines.errors import LeanRecError
+from baselines.registry import format_spec
+from baselines.trainer import Epoch, History, Trainer
+from bench.device import Device
+from bench.records import CONTROL
+from bench.store import Store, code_version
+from techniques.base import STAGES, TECHNIQUES, Context, Technique
+
+TRAINING_STAGES = frozenset({"prepare", "build", "train"})
+
+
+def make_stack(text: str) -> tuple[Technique, ...]:
+    """The techniques that a stack's spec names, in order; ``control`` names none.
+
+    Raises LeanRecError for an unknown technique, a wrong parameter, or one named twice.
+    """
+    if text.strip() == CONTROL:
+        return ()
+    parts, depth, start = [], 0, 0
+    for i, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == "+" and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    parts.append(text[start:])
+    stack = tuple(TECHNIQUES.make(part) for part in parts)
+    names = [t.name for t in stack]
+    for name in names:
+        if names.count(name) > 1:
+            raise LeanRecError(
+                f"Stack {text!r} names {name!r} twice.",
+                "Nothing was run.",
+                "Name each technique once.",
+            )
+    return stack
+
+
+def stack_spec(stack: tuple[Technique, ...]) -> str:
+    """The canonical text of a stack."""
+    return "+".join(format_spec(t) for t in stack) or CONTROL
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One recommender under one stack and seed."""
+
+    baseline: Baseline
+    stack: tuple[Technique, ...]
+    device: Device
+    seed: int
+    store: Store
+
+    @classmethod
+    def from_specs(
+        cls, baseline: str, stack: str, device: Device, seed: int, store: Store
+    ) -> Pipeline:
+        """Raises LeanRecError where a spec is wrong."""
+        return cls(BASELINES.make(baseline), make_stack(stack), device, seed, store)
+
+    def control(self) -> Pipeline:
+        """The same recommender under the empty stack."""
+        return dataclasses.replace(self, stack=())
+
+    @property
+    def changes_training(self) -> bool:
+        """Whether the stack touches a stage up to training."""
+        return bool(TRAINING_STAGES & stages_of(self.stack))
+
+    def _context(self, data: Dataset | None = None) -> Context:
+        task = self.baseline.task
+        examples = tuple(task.requests(data, 64, 4, self.seed)) if data else ()
+        return Context(task.name, self.device.torch_device, self.seed, examples)
+
+    def _apply(self, stage: str, thing: Any, context: Context) -> Any:
+        return reduce(lambda x, t: getattr(t, stage)(x, context), self.stack, thing)
+
+    def _prefix(self, *stages: str) -> list[Technique]:
+        return [t for t in self.stack if set(stages) & set(t.stages)]
+
+    def _key(self, *stages: str) -> dict[str, object]:
+        prefix = self._prefix(*stages)
+        return {
+            "baseline": format_spec(self.baseline),
+            "stack": [format_spec(t) for t in prefix],
+            "code": code_version([type(self.baseline), *map(type, prefix)]),
+        }
+
+    def _data_artefact(self) -> Path:
+        def make(folder: Path) -> None:
+            data = self._apply("prepare", self.baseline.data(), self._context())
+            _save_data(data, folder)
+
+        return self.store.ensure("data", self._key("prepare"), make)[0]
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data set, after the stack's prepare stage. Raises LeanRecError where it can't be had."""
+        return _load_data(self._data_artefact())
+
+    @cached_property
+    def data_digest(self) -> str:
+        """The hash of the split, which stands beside every quality number."""
+        digest: str = json.loads((self._data_artefact() / "data.json").read_text())["digest"]
+        return digest
+
+    def fresh_model(self, device: torch.device) -> nn.Module:
+        """An untrained model, initialised from the seed; on the meta device only its shapes."""
+        torch.manual_seed(self.seed)
+        with torch.device("meta" if device.type == "meta" else "cpu"):
+            model = self.baseline.build(self.data)
+        model = self._apply("build", model, self._context())
+        return model if device.type == "meta" else model.to(device)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The training recipe under the stack."""
+        recipe: Recipe = self._apply("train", self.baseline.recipe, self._context())
+        return recipe
+
+    def trainer(self, model: nn.Module) -> Trainer:
+        """A trainer of `model` in this pipeline's recipe."""
+        return Trainer(
+            model, self.baseline.task, self.recipe, self.device.torch_device, self.seed
+        )
+
+    def train(self, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[Path, bool]:
+        """The artefact of trained weights and history, trained now if need be; and whether it was.
+
+        Raises NonFiniteLoss where training diverges.
+        """
+
+        def make(folder: Path) -> None:
+            model = self.fresh_model(self.device.torch_device)
+            history = self.trainer(model).fit(self.data, on_epoch)
+            torch.save(model.state_dict(), folder / "weights.pt")
+            (folder / "history.json").write_text(json.dumps(dataclasses.asdict(history)))
+
+        key = {
+            **self._key("prepare", "build", "train"),
+            "data": self.data_digest,
+            "seed": self.seed,
+            "device": self.device.name,
+        }
+        return self.store.ensure("trained", key, make)
+
+    def trained_model(self) -> nn.Module:
+        """The trained model on the device, in evaluation mode."""
+        folder, _ = self.train()
+        model = self.fresh_model(self.device.torch_device)
+        weights = torch.load(
+            folder / "weights.pt", map_location=self.device.torch_device, weights_only=True
+        )
+        model.load_state_dict(weights)
+        return model.eval()
+
+    def history(self) -> History:
+        """How the training went."""
+        folder, _ = self.train()
+        content = json.loads((folder / "history.json").read_text())
+        return History(epochs=[Epoch(**e) for e in content.pop("epochs")], **content)
+
+    def predictor(self, model: nn.Module) -> nn.Module:
+        """What is served: `model` compressed and deployed by the stack; `model` is left alone."""
+        context = self._context(self.data)
+        compressed = self._apply("compress", model, context)
+        served = self.baseline.task.predictor(compressed, self.data).eval()
+        deployed: nn.Module = self._apply("deploy", served, context)
+        return deployed
+
+    def reason_against(self) -> str | None:
+        """Why the stack does not apply to the baseline on this device; None where it does."""
+        model = self.control().fresh_model(torch.device("meta"))
+        for t in self.stack:
+            reason = t.reason_against(model, self.baseline.task.name, self.device.name)
+            if reason:
+                return f"{t.name} {reason}"
+        return None
+
+
+def stages_of(stack: tuple[Technique, ...]) -> set[str]:
+    """The stages that a stack changes."""
+    return {stage for t in stack for stage in t.stages if stage in STAGES}
+
+
+def _save_data(data: Dataset, folder: Path) -> None:
+    tensors = {
+        name: {
+            "inputs": list(split.inputs),
+            "labels": split.labels,
+            "users": split.users,
+            "items": split.items,
+            "segments": dict(split.segments),
+        }
+        for name, split in (("train", data.train), ("valid", data.valid), ("test", data.test))
+    }
+    torch.save(tensors, folder / "data.pt")
+    meta = {
+        "name": data.name,
+        "fields": dict(data.fields),
+        "protocol": data.protocol,
+        "best": dict(data.best),
+        "digest": data.digest,
+    }
+    (folder / "data.json").write_text(json.dumps(meta))
+
+
+def _load_data(folder: Path) -> Dataset:
+    meta = json.loads((folder / "data.json").read_text())
+    tensors = torch.load(folder / "data.pt", weights_only=True, mmap=True)
+    splits = {
+        name: Split(tuple(s["inputs"]), s["labels"], s["users"], s["items"], s["segments"])
+        for name, s in tensors.items()
+    }
+    return Dataset(
+        meta["name"], splits["train"], splits["valid"], splits["test"],
+        meta["fields"], meta["protocol"], meta["best"],
+    )  # fmt: skip

@@ -1,0 +1,126 @@
+"""Suite → plan: every cell of the matrix, run or skipped with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from baselines.base import BASELINES
+from baselines.errors import LeanRecError
+from baselines.registry import format_spec
+from bench.device import Device
+from bench.pipeline import TRAINING_STAGES, Pipeline, make_stack, stack_spec, stages_of
+from bench.records import CONTROL, Cell
+from bench.run import Plan, PlannedCell
+from bench.scenarios.base import SCENARIOS, Scenario
+from bench.store import Store
+from bench.suite import Suite
+
+
+def make_plan(
+    suite: Suite, device: Device, store: Store, plugins: tuple[Path, ...] = ()
+) -> Plan:
+    """The plan of `suite` on `device`. Loads every baseline's data once.
+
+    Raises LeanRecError where a name or parameter is wrong, or data can't be had.
+    """
+    baselines = _unique(format_spec(BASELINES.make(text)) for text in suite.baselines)
+    stacks = _unique([CONTROL, *(stack_spec(make_stack(text)) for text in suite.stacks)])
+    scenarios = _scenarios(suite.scenarios)
+    cells = [
+        PlannedCell(
+            cell=Cell(baseline=b, stack=s, scenario=scenario.name, device=device.name),
+            skip=reason,
+        )
+        for b in baselines
+        for s in stacks
+        for scenario, reason in _reasons(b, s, scenarios, device, store)
+    ]
+    ids = [c.cell.id for c in cells]
+    primary = tuple(i for i in ids if any(fnmatch(i, pattern) for pattern in suite.primary))
+    return Plan(
+        suite=suite.name,
+        about=suite.about,
+        protocol=suite.protocol,
+        cells=tuple(cells),
+        scenarios={s.name: format_spec(s) for s in scenarios},
+        primary=primary,
+        quality_gate=suite.gates.quality,
+        plugins=plugins,
+        budget_seconds=suite.budget_seconds,
+    )
+
+
+def _scenarios(specs: Iterable[str]) -> list[Scenario]:
+    scenarios = [SCENARIOS.make(text) for text in specs]
+    names = [s.name for s in scenarios]
+    if len(set(names)) < len(names):
+        raise LeanRecError(
+            f"The suite names a scenario twice: {', '.join(names)}.",
+            "Their records could not be told apart.",
+            "Give each scenario once, with all its batch sizes.",
+        )
+    if all(s.name != "quality" for s in scenarios):
+        scenarios.append(SCENARIOS.make("quality"))
+    return sorted(scenarios, key=lambda s: s.name == "train")
+
+
+def _reasons(
+    baseline: str, stack: str, scenarios: list[Scenario], device: Device, store: Store
+) -> list[tuple[Scenario, str]]:
+    pipeline = Pipeline.from_specs(baseline, stack, device, 0, store)
+    against = pipeline.reason_against() or ""
+    changed = stages_of(pipeline.stack)
+    reasons = []
+    for scenario in scenarios:
+        reason = against
+        if not reason and stack != CONTROL and not changed & scenario.stages:
+            shown = "training" if scenario.stages == TRAINING_STAGES else scenario.name
+            reason = f"{stack} changes nothing that {shown} shows: it is the control there"
+        reasons.append((scenario, reason))
+    return reasons
+
+
+def _unique(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))
+
+
+@dataclass(frozen=True)
+class PlannedComparison:
+    """The cells that one series of processes measures: a baseline, a stack, a device."""
+
+    baseline: str
+    stack: str
+    device: str
+    scenarios: tuple[str, ...]  # specs
+
+
+def comparisons(plan: Plan) -> list[PlannedComparison]:
+    """The comparisons of a plan, in its order, without what is skipped."""
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for planned in plan.cells:
+        if not planned.skip:
+            cell = planned.cell
+            key = cell.baseline, cell.stack, cell.device
+            grouped.setdefault(key, []).append(plan.scenarios[cell.scenario])
+    return [PlannedComparison(*key, tuple(scenarios)) for key, scenarios in grouped.items()]
+
+
+def restrict(plan: Plan, cell_ids: set[str]) -> Plan:
+    """The plan with only the named cells, and the A/A arms and quality that they rest on."""
+    wanted = [c.cell for c in plan.cells if c.cell.id in cell_ids]
+    pairs = {(c.baseline, c.stack) for c in wanted}
+    loads = {(c.baseline, c.scenario) for c in wanted}
+
+    def stays(planned: PlannedCell) -> bool:
+        cell = planned.cell
+        return (
+            cell.id in cell_ids
+            or (cell.scenario == "quality" and (cell.baseline, cell.stack) in pairs)
+            or (cell.stack == CONTROL and (cell.baseline, cell.scenario) in loads)
+        )
+
+    return plan.model_copy(update={"cells": tuple(filter(stays, plan.cells))})
+

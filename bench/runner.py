@@ -1,0 +1,333 @@
+"""Runs a plan: artefacts first, then rounds of trials, each in its own process, until decided.
+
+Round r runs trial r of every comparison that is not decided yet, so that the drift of a host is
+spread over all of them. All state is in the run's folder: a trial whose record file is there is
+done, whatever happened to the process that ran it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from baselines.errors import LeanRecError
+from bench.effects import effects_of
+from bench.pipeline import TRAINING_STAGES, make_stack, stages_of
+from bench.plan import PlannedComparison, comparisons
+from bench.records import (
+    CONTROL,
+    ROW,
+    EndRow,
+    EventRow,
+    Status,
+    Trial,
+    TrialRow,
+    read_trial,
+    write_trial,
+)
+from bench.run import Plan, Summary, write_json
+from bench.store import Store
+from bench.worker import TrialSpec
+
+WORK_PHASES = ("training", "preparation", "blocks", "checks", "quality", "memory")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the runner tells while it runs: after every trial, and before the first."""
+
+    done: int
+    expected: int  # trials, as far as can be known now
+    seconds_left: float
+    doing: str
+    last: Trial | None = None
+
+
+class Runner:
+    """Runs the comparisons of a plan into a run's folder.
+
+    Use it inside `locked(folder)`. tell: called with a `Progress`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        store: Store,
+        tell: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self.folder, self.plan, self.store, self.tell = folder, plan, store, tell
+        self.protocol = plan.protocol
+        self.start = time.monotonic()
+        self.trials: dict[str, Trial] = self._finished()
+        self.earlier = sum(t.end.wall for t in self.trials.values())
+        self.fresh = 0
+        self.spent = 0.0
+
+    def _finished(self) -> dict[str, Trial]:
+        """Trials whose records are whole; a corrupt file is set aside and its trial run again."""
+        found = {}
+        for path in (self.folder / "records").glob("*.jsonl"):
+            try:
+                found[path.stem] = read_trial(path)
+            except LeanRecError:
+                os.replace(path, path.with_suffix(".corrupt"))
+        return found
+
+    def run(self) -> Summary:
+        """Run every comparison in rounds; what is recorded already is not run again."""
+        todo = comparisons(self.plan)
+        for process in range(max(self.protocol.looks)):
+            for comparison in todo:
+                self._advance(comparison, process)
+        return self.close()
+
+    def run_comparison(self, comparison: PlannedComparison) -> None:
+        """Run one comparison to its decision, for a caller that goes cell by cell."""
+        for process in range(max(self.protocol.looks)):
+            self._advance(comparison, process)
+
+    def close(self) -> Summary:
+        """Write where the time of the run went."""
+        work = sum(
+            seconds
+            for trial in self.trials.values()
+            for phase, seconds in trial.end.phases.items()
+            if phase in WORK_PHASES
+        )
+        summary = Summary(
+            wall=self.earlier + time.monotonic() - self.start,
+            work=work,
+            finished=True,
+            out_of_budget=self._out_of_budget,
+        )
+        write_json(self.folder / "summary.json", summary)
+        return summary
+
+    def _advance(self, comparison: PlannedComparison, process: int) -> None:
+        if not self._out_of_budget and not self._decided(comparison, process):
+            self._round(comparison, process)
+
+    @property
+    def _out_of_budget(self) -> bool:
+        budget = self.plan.budget_seconds
+        return budget is not None and time.monotonic() - self.start > budget
+
+    def _decided(self, comparison: PlannedComparison, process: int) -> bool:
+        """Whether nothing is left to learn after `process` processes: read only at the looks."""
+        mine = self._of(comparison)
+        if any(_void(trial) for trial in mine):
+            return True
+        if process not in self.protocol.looks:
+            return False
+        rows = effects_of(mine, self.protocol, set(), {})
+        return all(e.verdict != "inconclusive" for e in rows if e.primary)
+
+    def _of(self, comparison: PlannedComparison) -> list[Trial]:
+        return [
+            t
+            for t in self.trials.values()
+            if (t.head.baseline, t.head.stack) == (comparison.baseline, comparison.stack)
+        ]
+
+    def _round(self, comparison: PlannedComparison, process: int) -> None:
+        if not all(self._train(c, process) for c in self._trained_by(comparison)):
+            return
+        self._trial("measure", comparison, process)
+        if process < self.protocol.memory_processes:
+            control = PlannedComparison(
+                comparison.baseline, CONTROL, comparison.device, comparison.scenarios
+            )
+            arms = [control, comparison] if comparison.stack != CONTROL else [control]
+            for arm in arms if process % 2 else reversed(arms):
+                self._trial("memory", self._memory_scenarios(arm), process)
+
+    def _trained_by(self, comparison: PlannedComparison) -> list[PlannedComparison]:
+        """The comparisons whose training this one rests on: the control's, and its own if any."""
+        control = PlannedComparison(comparison.baseline, CONTROL, comparison.device, ())
+        own = PlannedComparison(comparison.baseline, comparison.stack, comparison.device, ())
+        retrained = TRAINING_STAGES & stages_of(make_stack(comparison.stack))
+        return [control, own] if retrained else [control]
+
+    def _memory_scenarios(self, comparison: PlannedComparison) -> PlannedComparison:
+        """One inference scenario stands for all; the control is measured for every load."""
+        cells = {
+            c.cell.scenario
+            for c in self.plan.cells
+            if c.cell.baseline == comparison.baseline
+            and not c.skip
+            and comparison.stack in (c.cell.stack, CONTROL)
+        }
+        served = next((s for s in ("offline", "single-stream") if s in cells), None)
+        wanted = [s for s in (served, "train") if s is not None and s in cells]
+        specs = tuple(self.plan.scenarios[s] for s in wanted)
+        return PlannedComparison(comparison.baseline, comparison.stack, comparison.device, specs)
+
+    def _train(self, comparison: PlannedComparison, process: int) -> bool:
+        """Make the trained artefact in a process of its own; whether it is there."""
+        trial = self._trial("train", comparison, process)
+        return trial.end.status == "ok"
+
+    def _trial(self, mode: str, comparison: PlannedComparison, process: int) -> Trial:
+        name = f"{comparison.baseline} × {comparison.stack} × {comparison.device}"
+        slug = re.sub(r"[^A-Za-z0-9+]+", "_", f"{comparison.baseline}-{comparison.stack}")[:80]
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        trial_id = f"{slug}-{comparison.device}-{digest}-{mode}-{process}"
+        if trial_id in self.trials:
+            return self.trials[trial_id]
+        self.tell(self._progress(f"{mode} {name} #{process}"))
+        spec = TrialSpec.model_validate(
+            {
+                "id": trial_id,
+                "mode": mode,
+                "baseline": comparison.baseline,
+                "stack": comparison.stack,
+                "device": comparison.device,
+                "scenarios": comparison.scenarios,
+                "process": process,
+                "protocol": self.protocol,
+                "store": self.store.root,
+                "plugins": self.plan.plugins,
+                "spawned": time.time(),
+            }
+        )
+        training = mode == "train"
+        limit = (
+            self.protocol.training_timeout_seconds
+            if training
+            else self.protocol.trial_timeout_seconds
+        )
+        trial = run_worker(spec, limit, self.folder / "logs" / f"{trial_id}.log")
+        write_trial(self.folder / "records", trial)
+        self.trials[trial_id] = trial
+        self.fresh += 1
+        self.spent += trial.end.wall
+        self.tell(self._progress("", trial))
+        return trial
+
+    def _progress(self, doing: str, last: Trial | None = None) -> Progress:
+        first_look = self.protocol.looks[0]
+        planned = len(comparisons(self.plan)) * first_look
+        done = sum(t.head.mode == "measure" for t in self.trials.values())
+        left = max(0, planned - done)
+        return Progress(done, planned, left * self.spent / max(self.fresh, 1) * 1.5, doing, last)
+
+
+def _void(trial: Trial) -> bool:
+    """Whether a trial ended in a way that more processes would only repeat."""
+    return trial.end.status != "ok" or any(
+        isinstance(row, EventRow) and row.severity == "failure" and not row.scenario
+        for row in trial.rows
+    )
+
+
+def run_worker(spec: TrialSpec, limit: float, log: Path) -> Trial:
+    """Run one trial in a process of its own and read what it says.
+
+    A crash, a timeout or a killed process gives a trial with that end and the rows that came.
+    This process sleeps while the worker is timed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    with open(log, "w", encoding="utf-8") as stderr:
+        worker = subprocess.Popen(
+            [sys.executable, "-P", "-m", "bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        timer = threading.Timer(limit, _kill, [worker])
+        timer.start()
+        try:
+            output, _ = worker.communicate(spec.model_dump_json())
+        finally:
+            timed_out = not timer.is_alive()
+            timer.cancel()
+            _kill(worker)
+    wall = time.time() - spec.spawned
+    head = TrialRow(
+        id=spec.id, baseline=spec.baseline, stack=spec.stack, device=spec.device, mode=spec.mode,
+        scenarios=spec.scenarios, process=spec.process, seed=spec.process, started=started,
+    )  # fmt: skip
+    rows = list(_parse(output))
+    if rows and isinstance(rows[0], TrialRow):
+        head = rows.pop(0)  # type: ignore[assignment]
+    if rows and isinstance(rows[-1], EndRow):
+        end = rows.pop()
+    else:
+        status, cause = _cause(worker.returncode, timed_out, limit, log)
+        end = EndRow(status=status, cause=cause, wall=wall)
+    return Trial.model_validate(
+        {"head": head.model_dump(), "rows": [r.model_dump() for r in rows], "end": end.model_dump()}
+    )
+
+
+def _parse(output: str) -> Iterator[object]:
+    for line in output.splitlines():
+        try:
+            yield ROW.validate_json(line)
+        except ValidationError:
+            return  # the line during which the worker was killed
+
+
+def _cause(code: int, timed_out: bool, limit: float, log: Path) -> tuple[Status, str]:
+    if timed_out:
+        return "timeout", f"did not end within {limit:.0f} s"
+    if code == -signal.SIGKILL:
+        return "crash", "killed by signal 9, as the kernel does when memory runs out"
+    if code < 0:
+        return "crash", f"killed by signal {-code} ({signal.Signals(-code).name})"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return "crash", f"exited with {code}: {lines[-1] if lines else 'it said nothing'}"
+
+
+def _kill(worker: subprocess.Popen[str]) -> None:
+    """End a worker and whatever it started."""
+    try:
+        os.killpg(worker.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run's folder: two processes never write one run.
+
+    Raises LeanRecError where another holds it, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")
+    except OSError as error:
+        raise LeanRecError(
+            f"The folder {folder} cannot be written: {error.strerror or error}.",
+            "Nothing was run.",
+            "Choose another --out folder.",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LeanRecError(
+                f"Another process is writing the run in {folder}.",
+                "Nothing was run.",
+                "Wait for it, or choose another --out folder.",
+            ) from None
+        yield

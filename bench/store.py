@@ -1,0 +1,74 @@
+"""Artefacts shared by content address: what the cells of a plan have in common is made once.
+
+An artefact is a folder published by one rename, so it is there whole or not at all; a lock per
+address keeps two processes from making the same one twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from baselines.errors import LeanRecError
+
+
+class Store:
+    """Artefacts under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, kind: str, key: dict[str, object]) -> Path:
+        """Where the artefact of that kind and content key is, or would be."""
+        text = json.dumps(key, sort_keys=True, default=str)
+        return self.root / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def ensure(
+        self, kind: str, key: dict[str, object], make: Callable[[Path], None]
+    ) -> tuple[Path, bool]:
+        """The artefact's folder, made by `make(empty folder)` if need be; and whether it was.
+
+        Raises LeanRecError where the store cannot be written.
+        """
+        path = self.path(kind, key)
+        if path.exists():
+            return path, False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path.with_suffix(".lock"), "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if path.exists():
+                    return path, False
+                draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=".draft-"))
+                try:
+                    make(draft)
+                    (draft / "key.json").write_text(json.dumps(key, sort_keys=True, default=str))
+                    os.replace(draft, path)
+                finally:
+                    shutil.rmtree(draft, ignore_errors=True)
+        except OSError as error:
+            raise LeanRecError(
+                f"The artefact store {self.root} cannot be written: {error.strerror or error}.",
+                "Nothing that was there is harmed.",
+                "Free space, or set LEANREC_CACHE to another folder.",
+            ) from error
+        return path, True
+
+
+def code_version(classes: Iterable[type]) -> str:
+    """A hash over the baselines room, the files that define `classes`, and torch's version."""
+    rooms = Path(inspect.getfile(LeanRecError)).parent.rglob("*.py")
+    files = {*rooms, *(Path(inspect.getfile(cls)) for cls in classes)}
+    state = hashlib.sha256(torch.__version__.encode())
+    for file in sorted(files):
+        state.update(file.read_bytes())
+    return state.hexdigest()[:16]
