@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterable
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -105,14 +106,16 @@ def forest(effects: list[Effect]) -> Figure:
     return figure
 
 
-def forests(run: Run) -> list[tuple[str, list[Effect]]]:
-    """The judged effects with their title, for a forest plot each: one per baseline × scenario."""
+def forests(effects: Iterable[Effect]) -> list[tuple[str, list[Effect]]]:
+    """What can be drawn of `effects`, in groups for a forest plot each, with what they show.
+
+    Ratios share a plot; a difference shares one with those of its metric. An effect without an
+    estimate or a margin is left to the tables.
+    """
     groups: dict[str, list[Effect]] = {}
-    for e in run.effects:
-        if not e.segment and e.margin and math.isfinite(e.effect):
-            what = f"{e.baseline}, {e.scenario}, {e.device}"
-            title = what if e.scale == "ratio" else f"{what}: {e.metric}"
-            groups.setdefault(title, []).append(e)
+    for e in effects:
+        if e.margin and math.isfinite(e.effect):
+            groups.setdefault("ratios" if e.scale == "ratio" else e.metric, []).append(e)
     return list(groups.items())
 
 

@@ -18,6 +18,7 @@ _TONES = {
 }
 _TONE = {word: tone for tone, found in _TONES.items() for word in found}
 _WORD = re.compile("|".join(sorted(map(re.escape, _TONE), key=len, reverse=True)))
+_WHOLE = ' class="whole"'  # an interval is not broken over lines
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -63,8 +64,10 @@ def block(item: Block) -> str:
 def table(frame: pd.DataFrame) -> str:
     """A frame of text as a table; verdicts carry a class for their colour."""
     head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in frame.columns)
+    whole = ["[interval]" in str(name) for name in frame.columns]
     rows = "".join(
-        f"<tr>{''.join(map(_cell, row))}</tr>" for row in frame.itertuples(index=False, name=None)
+        f"<tr>{''.join(map(_cell, row, whole))}</tr>"
+        for row in frame.itertuples(index=False, name=None)
     )
     return (
         '<div class="scroll"><table class="leanrec">'
@@ -77,13 +80,13 @@ def style() -> str:
     return resources.files("reports").joinpath("page.css").read_text(encoding="utf-8")
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, whole: bool) -> str:
     lines = []
     for line in str(value).split("\n"):
-        word = _WORD.search(line) if line == line.strip() else None
+        word = _WORD.search(line)
         text = escape(line)
         lines.append(f'<span class="{_TONE[word[0]]}">{text}</span>' if word else text)
-    return f"<td>{'<br>'.join(lines)}</td>"
+    return f"<td{_WHOLE if whole else ''}>{'<br>'.join(lines)}</td>"
 
 
 def _strong(lead: str) -> str:

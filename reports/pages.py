@@ -8,6 +8,7 @@ from itertools import groupby
 
 import pandas as pd
 
+from bench.effects import Effect
 from bench.run import Run
 from reports import figures, provenance, tables
 from reports import format as fmt
@@ -89,7 +90,7 @@ def report(run: Run) -> Report:
         Section("Verdicts", (Text(_READING), Table(tables.verdict_matrix(run)))),
         Section("Quality against speed", quality_speed_blocks(run)),
         Section("Effects", effect_blocks(run)),
-        Section("Quality by segment", _table_or(tables.segments_table(run), "No segments.")),
+        Section("Quality by segment", segment_blocks(run)),
         Section("Preparation cost", _table_or(tables.preparation_table(run), "None recorded.")),
         Section("Skipped", _table_or(tables.skipped_table(run), "No cell was skipped.")),
         Section("Certificate of the host", certificate_blocks(run)),
@@ -131,17 +132,36 @@ def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
     )
 
 
-def effect_blocks(run: Run) -> tuple[Block, ...]:
-    """A forest plot and its table for each baseline × scenario × device."""
+def effect_blocks(run: Run, effects: list[Effect] | None = None) -> tuple[Block, ...]:
+    """Forest plots and a table for each baseline × scenario × device; of `effects` where given."""
+    groups: dict[str, list[Effect]] = {}
+    for e in run.effects if effects is None else effects:
+        if not e.segment:
+            groups.setdefault(f"{e.baseline}, {e.scenario}, {e.device}", []).append(e)
     blocks: list[Block] = []
-    for title, effects in figures.forests(run):
-        frame = tables.effects_table(run, effects)
+    for title, found in groups.items():
+        blocks.append(Heading(title))
         blocks += [
-            Heading(title),
-            Picture(figures.svg(figures.forest(effects)), f"Effects with intervals: {title}."),
-            Table(
-                frame.drop(columns=["Baseline", "Scenario", "Device"]), f"Numbers: {title}", True
-            ),
+            Picture(figures.svg(figures.forest(drawn)), f"Effects and intervals: {title}, {what}.")
+            for what, drawn in figures.forests(found)
+        ]
+        frame = tables.effects_table(run, found).drop(columns=["Baseline", "Scenario", "Device"])
+        blocks.append(Table(frame, f"Numbers: {title}", True))
+    return tuple(blocks)
+
+
+def segment_blocks(run: Run, effects: list[Effect] | None = None) -> tuple[Block, ...]:
+    """A table for each baseline × metric × grouping, one column for each segment."""
+    frame = tables.segments_table(run, effects)
+    if frame.empty:
+        return (Text("Quality was not measured by segment."),)
+    keys = ["Baseline", "Device", "Metric", "Segment"]
+    blocks: list[Block] = [Text(_SEGMENTS)]
+    for (baseline, device, metric, name), group in frame.groupby(keys, sort=False):
+        shown = group.drop(columns=keys)
+        blocks += [
+            Heading(f"{baseline} on {device}: {metric} by {name}"),
+            Table(shown.loc[:, (shown != "").any()]),
         ]
     return tuple(blocks)
 
@@ -180,5 +200,9 @@ _READING = (
     "and larger: the whole interval lies outside the margin. Equivalent: inside it. "
     "Inconclusive: neither, and no pass. Free: non-inferior, any loss of quality inside the "
     "control's spread over seeds, and nothing slower or larger."
+)
+_SEGMENTS = (
+    "Treatment − control in each segment, from number 0 upwards. The word inferior stands where "
+    "the loss in a segment is more than the margin."
 )
 _UNFINISHED = "The run has not ended, so its cost is not known yet."

@@ -55,9 +55,11 @@ def protocol_table(run: Run) -> pd.DataFrame:
     """The measuring protocol in brief."""
     p = run.plan.protocol
     looks = fmt.words([str(n) for n in p.looks])
+    if len(p.looks) > 1:
+        looks = f"looked at after {looks}; ended as soon as the interval is narrow enough"
     rows = [
         ("Unit of replication", "a process; iterations are never counted as repetitions"),
-        ("Processes a comparison", f"{looks}: stops when the interval is narrow enough"),
+        ("Processes a comparison", looks),
         ("Blocks", f"{p.pairs} counterbalanced pairs in each process"),
         ("Interval", f"{fmt.percent(1 - p.alpha)} over all looks together"),
         ("Margin of speed and size", f"±{fmt.percent(p.margin)}, or the host's noise floor"),

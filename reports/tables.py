@@ -133,8 +133,7 @@ def effects_table(run: Run, effects: Iterable[Effect] | None = None) -> pd.DataF
             "Named margins": "; ".join(f"{name}: {v}" for name, v in e.margins.items()),
             "Control over seeds": _spread(e),
             "p adjusted (family)": _p_value(e),
-            "Processes": e.n_processes,
-            "Blocks": e.n_blocks,
+            "Processes (blocks)": f"{e.n_processes} ({e.n_blocks})",
             "Note": e.note,
         }
         for e in (run.effects if effects is None else effects)
