@@ -123,9 +123,7 @@ class PairedBlocks:
         """Warm both arms, in random order. Raises TooSmall where timing would drown the call."""
         for i in self.rng.permutation(2):
             with quiet():
-                warm_up(
-                    self.loads[i], self.batches, self.device, self.protocol.warmup_cap_seconds
-                )
+                warm_up(self.loads[i], self.batches, self.device, self.protocol.warmup_cap_seconds)
         fastest = min(load.steady_call for load in self.loads) * 1e9
         overhead = overhead_ns(self.device.synchronize)
         if fastest < OVERHEAD_FACTOR * overhead:
@@ -134,9 +132,7 @@ class PairedBlocks:
                 "ns that timing it costs; use a larger batch"
             )
         seconds = (
-            self.protocol.block_seconds
-            if self.mode == "latency"
-            else self.protocol.window_seconds
+            self.protocol.block_seconds if self.mode == "latency" else self.protocol.window_seconds
         )
         slowest = max(load.steady_call for load in self.loads)
         self.calls = max(self.protocol.min_iterations, math.ceil(seconds / slowest))

@@ -10,10 +10,10 @@ from pathlib import Path
 from baselines.data.sources import cache_dir
 from baselines.errors import LeanRecError
 from bench.certificate import latest_certificate
-from bench.device import get_device
+from bench.device import Device
+from bench.effects import Effect
 from bench.environment import environment
-from bench.plan import make_plan
-from bench.records import dump_json, write_atomically
+from bench.records import CONTROL, dump_json, write_atomically
 from bench.run import Plan, Run, write_json
 from bench.runner import locked
 from bench.scenarios.base import all_threads
@@ -32,20 +32,12 @@ def default_folder(suite: Suite) -> Path:
 
 
 @contextmanager
-def open_run(
-    suite: Suite,
-    device_name: str,
-    folder: Path,
-    plugins: tuple[Path, ...] = (),
-    *,
-    resume: bool = False,
-) -> Iterator[Plan]:
-    """Hold `folder` for a run of `suite`, with its plan and environment written.
+def open_run(plan: Plan, device: Device, folder: Path, *, resume: bool = False) -> Iterator[None]:
+    """Hold `folder` for a run of `plan`, with its plan and environment written.
 
-    Raises LeanRecError where the folder holds a run and resume is False, or holds the run of
-    another plan, or the suite, the device or the data can't be had.
+    Raises LeanRecError where the folder cannot be written, is held by another process, holds a
+    run and resume is False, or holds the run of another plan.
     """
-    device = get_device(device_name)
     with locked(folder):
         existing = (folder / "plan.json").exists()
         if existing and not resume:
@@ -54,24 +46,23 @@ def open_run(
                 "Nothing was run, and nothing in it was changed.",
                 "Add --resume to go on with it, or choose another --out folder.",
             )
-        plan = make_plan(suite, device, artefact_store(), plugins)
-        if existing:
-            held = Run.load(folder).plan
-            if held.model_dump(exclude={"budget_seconds"}) != plan.model_dump(
-                exclude={"budget_seconds"}
-            ):
-                raise LeanRecError(
-                    f"The run in {folder} has another plan than the one asked for.",
-                    "Nothing was run, and nothing in it was changed.",
-                    "Resume it with the suite and options it was begun with, or choose another "
-                    "--out folder.",
-                )
-        else:
+        if existing and _but_budget(Run.load(folder).plan) != _but_budget(plan):
+            raise LeanRecError(
+                f"The run in {folder} has another plan than the one asked for.",
+                "Nothing was run, and nothing in it was changed.",
+                "Resume it with the suite and options it was begun with, or choose another "
+                "--out folder.",
+            )
+        if not existing:
             facts = environment(device, all_threads())
-            facts["certificate"] = latest_certificate(facts["host"], device_name)
+            facts["certificate"] = latest_certificate(facts["host"], device.name)
             write_atomically(folder / "environment.json", dump_json(facts))
         write_json(folder / "plan.json", plan)
-        yield plan
+        yield
+
+
+def _but_budget(plan: Plan) -> Plan:
+    return plan.model_copy(update={"budget_seconds": None})
 
 
 def exit_code(run: Run) -> int:
@@ -81,17 +72,22 @@ def exit_code(run: Run) -> int:
     return 1 if broken_gates(run) else 0
 
 
-def broken_gates(run: Run) -> list[str]:
+def broken_gates(run: Run) -> list[Effect]:
     """The headline quality effects that do not pass the suite's gate. Inconclusive is no pass."""
     gate = run.plan.quality_gate
-    if gate is None:
-        return []
     return [
-        f"{e.baseline} × {e.stack}: {e.metric} {e.effect:+.4f} is {e.margins.get(gate, e.verdict)} "
-        f"under {gate}"
+        e
         for e in run.effects
-        if e.primary
-        and e.scenario == "quality"
-        and e.stack != "control"
+        if gate is not None
+        and e.primary
+        and (e.scenario, e.segment) == ("quality", "")
+        and e.stack != CONTROL
         and e.margins.get(gate) not in ("non-inferior", "better")
     ]
+
+
+def gate_text(effect: Effect, run: Run) -> str:
+    """A broken gate in words."""
+    gate = run.plan.quality_gate
+    said = effect.margins.get(gate, effect.verdict) if gate else effect.verdict
+    return f"{effect.baseline} × {effect.stack}: {effect.metric} is {said} under {gate}"

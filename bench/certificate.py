@@ -40,7 +40,10 @@ class RuleRate(Row):
 
 
 class Certificate(Row):
-    """What was measured of a host. noise_floor: metric → the ratio that A/A stays within in 95 %."""
+    """What was measured of a host.
+
+    noise_floor: metric → the relative size that 95 % of the A/A effects stay within.
+    """
 
     host: str
     device: str

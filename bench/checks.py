@@ -24,7 +24,7 @@ def fingerprint(model: nn.Module) -> str:
     state = hashlib.sha256()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         state.update(name.encode())
-        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 

@@ -1,4 +1,7 @@
-"""The command `leanrec`. Exit codes: 0 all well, 1 a gate failed, 2 could not measure or bad input."""
+"""The command `leanrec`.
+
+Exit codes: 0 all well, 1 a gate failed, 2 could not measure or bad input.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 @app.command("list")
 def list_(
     kind: Annotated[str, typer.Argument(metavar="baselines|techniques|scenarios|suites")],
-    plugin: Plugins = [],  # noqa: B006 - typer copies it
+    plugin: Plugins = [],
     as_json: AsJson = False,
 ) -> None:
     """List what there is, with one line on each."""
@@ -55,17 +58,28 @@ def list_(
 def run(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite, or a TOML file.")],
     folder: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
-    baseline: Annotated[list[str], typer.Option(help="These baselines instead of the suite's.")] = [],  # noqa: B006
-    technique: Annotated[list[str], typer.Option(help="These stacks instead of the suite's.")] = [],  # noqa: B006
-    scenario: Annotated[list[str], typer.Option(help="These scenarios instead of the suite's.")] = [],  # noqa: B006
+    baseline: Annotated[
+        list[str], typer.Option(help="These baselines instead of the suite's.")
+    ] = [],
+    technique: Annotated[list[str], typer.Option(help="Instead of the suite's stacks.")] = [],
+    scenario: Annotated[list[str], typer.Option(help="Instead of the suite's scenarios.")] = [],
     device: DeviceName = "cpu",
     budget: Annotated[float | None, typer.Option(help="Seconds after which to stop.")] = None,
-    plugin: Plugins = [],  # noqa: B006
+    plugin: Plugins = [],
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
 ) -> None:
     """Measure a suite."""
     from baselines.registry import load_plugin
-    from bench.campaign import artefact_store, broken_gates, default_folder, exit_code, open_run
+    from bench.campaign import (
+        artefact_store,
+        broken_gates,
+        default_folder,
+        exit_code,
+        gate_text,
+        open_run,
+    )
+    from bench.device import get_device
+    from bench.plan import make_plan
     from bench.progress import Bar
     from bench.run import Run
     from bench.runner import Runner
@@ -76,12 +90,11 @@ def run(
         load_plugin(path)
     chosen = narrowed(load_suite(suite), baseline, technique, scenario, budget)
     folder = folder or default_folder(chosen)
-    plugins = tuple(path.resolve() for path in plugin)
+    store, on = artefact_store(), get_device(device)
+    plan = make_plan(chosen, on, store, tuple(path.resolve() for path in plugin))
     try:
-        with open_run(chosen, device, folder, plugins, resume=resume) as plan, Bar(
-            err
-        ) as bar:
-            Runner(folder, plan, artefact_store(), bar.tell).run()
+        with open_run(plan, on, folder, resume=resume), Bar(err) as bar:
+            Runner(folder, plan, store, bar.tell).run()
     except KeyboardInterrupt:
         raise LeanRecError(
             "Interrupted.",
@@ -90,8 +103,8 @@ def run(
         ) from None
     finished = Run.load(folder)
     show_run(finished, out)
-    for line in broken_gates(finished):
-        err.print(f"gate failed: {line}", style="red", markup=False)
+    for effect in broken_gates(finished):
+        err.print(f"gate failed: {gate_text(effect, finished)}", style="red", markup=False)
     out.print(f"Records: {folder}\nReport: leanrec report {folder} --out {folder}/report")
     raise typer.Exit(exit_code(finished))
 
@@ -117,7 +130,7 @@ def compare(
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The later run.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare the effects of two runs, each against its own control. Exits with 1 if any is worse."""
+    """Compare two runs, each by its ratios to its own control. Exits with 1 if any is worse."""
     from bench.compare import compare as compare_runs
     from bench.run import Run
     from reports import terminal
@@ -160,7 +173,7 @@ def dashboard(
 
 @app.command()
 def certificate(
-    comparisons: Annotated[int, typer.Option(min=5, help="Comparisons for each known truth.")] = 100,
+    comparisons: Annotated[int, typer.Option(min=5, help="Comparisons a known truth.")] = 100,
     device: DeviceName = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -196,7 +209,7 @@ def profile(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="dcnv2-int8_linear-offline-cpu")],
     suite: Annotated[str, typer.Option(help="The suite that holds the cell.")] = "default",
     to: Annotated[Path, typer.Option("--out", help="Folder for the traces.")] = Path("profile"),
-    plugin: Plugins = [],  # noqa: B006
+    plugin: Plugins = [],
 ) -> None:
     """Profile both arms of a cell, in a pass that nothing is timed in."""
     from baselines.registry import load_plugin

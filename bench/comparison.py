@@ -78,9 +78,7 @@ class Comparison:
         """Make both predictors, in random order, and verify what the technique did to get there."""
         with self.phases("load"):
             model = self.control.trained_model()
-            trained = (
-                self.treatment.trained_model() if self.treatment.changes_training else model
-            )
+            trained = self.treatment.trained_model() if self.treatment.changes_training else model
             probes = self.requests(PROBE_ROWS, PROBES)
             before = checks.fingerprint(model)
         made: dict[int, nn.Module] = {}

@@ -116,7 +116,7 @@ class Pipeline:
 
     @cached_property
     def data(self) -> Dataset:
-        """The data set, after the stack's prepare stage. Raises LeanRecError where it can't be had."""
+        """The data, after the stack's prepare stage. Raises LeanRecError if it can't be had."""
         return _load_data(self._data_artefact())
 
     @cached_property
@@ -141,9 +141,7 @@ class Pipeline:
 
     def trainer(self, model: nn.Module) -> Trainer:
         """A trainer of `model` in this pipeline's recipe."""
-        return Trainer(
-            model, self.baseline.task, self.recipe, self.device.torch_device, self.seed
-        )
+        return Trainer(model, self.baseline.task, self.recipe, self.device.torch_device, self.seed)
 
     def train(self, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[Path, bool]:
         """The artefact of trained weights and history, trained now if need be; and whether it was.

@@ -19,9 +19,7 @@ from bench.store import Store
 from bench.suite import Suite
 
 
-def make_plan(
-    suite: Suite, device: Device, store: Store, plugins: tuple[Path, ...] = ()
-) -> Plan:
+def make_plan(suite: Suite, device: Device, store: Store, plugins: tuple[Path, ...] = ()) -> Plan:
     """The plan of `suite` on `device`. Loads every baseline's data once.
 
     Raises LeanRecError where a name or parameter is wrong, or data can't be had.
@@ -123,4 +121,3 @@ def restrict(plan: Plan, cell_ids: set[str]) -> Plan:
         )
 
     return plan.model_copy(update={"cells": tuple(filter(stays, plan.cells))})
-

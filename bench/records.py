@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from baselines.errors import LeanRecError
 
 Arm = Literal["control", "treatment"]
+Mode = Literal["measure", "memory", "train", "certificate"]
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+]+")
 CONTROL = "control"  # the name of the empty stack; as a treatment, it is the A/A arm
 
@@ -63,7 +64,7 @@ class TrialRow(Row):
     baseline: str
     stack: str
     device: str
-    mode: Literal["measure", "memory", "train", "certificate"]
+    mode: Mode
     scenarios: tuple[str, ...]
     process: int  # the replicate; also the seed of the trained model
     seed: int
@@ -192,16 +193,15 @@ def write_atomically(path: Path, text: str) -> None:
 def read_trial(path: Path) -> Trial:
     """Read one record file. Raises LeanRecError with the line where it is corrupt."""
     rows: list[AnyRow] = []
-    number = 0
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for line in path.read_text(encoding="utf-8").splitlines():
             rows.append(ROW.validate_json(line))
         head, *body, end = rows
         return Trial.model_validate({"head": head, "rows": tuple(body), "end": end})
     except (ValidationError, ValueError, OSError) as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise LeanRecError(
-            f"Record file {path} is corrupt at line {number}: {why}.",
+            f"Record file {path} is corrupt at line {len(rows) + 1}: {why}.",
             "Its trial is left out of every result.",
             "Delete the file and run again with --resume to measure that trial anew.",
         ) from error

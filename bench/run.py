@@ -1,9 +1,9 @@
 """A run: a folder of records with its plan and its environment. What every reader starts from.
 
-    RUN/plan.json         the suite, its protocol and every cell, run or skipped with its reason
-    RUN/environment.json  machine, software and the host's certificate
-    RUN/records/*.jsonl   one file per finished trial
-    RUN/summary.json      wall time and work, written when the run ends
+RUN/plan.json         the suite, its protocol and every cell, run or skipped with its reason
+RUN/environment.json  machine, software and the host's certificate
+RUN/records/*.jsonl   one file per finished trial
+RUN/summary.json      wall time and work, written when the run ends
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from baselines.errors import LeanRecError
 from bench.effects import Effect, effects_of
@@ -45,7 +45,7 @@ class Plan(Row):
     about: str = ""
     protocol: Protocol
     cells: tuple[PlannedCell, ...]
-    scenarios: dict[str, str] = {}  # name → spec
+    scenarios: dict[str, str] = Field(default_factory=dict)  # name → spec
     primary: tuple[str, ...] = ()  # cell ids of the suite's primary family
     quality_gate: QualityMargin | None = None
     plugins: tuple[Path, ...] = ()

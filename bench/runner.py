@@ -31,8 +31,10 @@ from bench.plan import PlannedComparison, comparisons
 from bench.records import (
     CONTROL,
     ROW,
+    AnyRow,
     EndRow,
     EventRow,
+    Mode,
     Status,
     Trial,
     TrialRow,
@@ -145,8 +147,11 @@ class Runner:
         ]
 
     def _round(self, comparison: PlannedComparison, process: int) -> None:
-        if not all(self._train(c, process) for c in self._trained_by(comparison)):
-            return
+        for trained in self._trained_by(comparison):
+            training = self._trial("train", trained, process)
+            if training.end.status != "ok":
+                self._give_up(comparison, process, training)
+                return
         self._trial("measure", comparison, process)
         if process < self.protocol.memory_processes:
             control = PlannedComparison(
@@ -177,47 +182,51 @@ class Runner:
         specs = tuple(self.plan.scenarios[s] for s in wanted)
         return PlannedComparison(comparison.baseline, comparison.stack, comparison.device, specs)
 
-    def _train(self, comparison: PlannedComparison, process: int) -> bool:
-        """Make the trained artefact in a process of its own; whether it is there."""
-        trial = self._trial("train", comparison, process)
-        return trial.end.status == "ok"
+    def _give_up(self, comparison: PlannedComparison, process: int, training: Trial) -> None:
+        """Record that a comparison could not be measured because a training failed."""
+        cause = f"training of {training.head.stack}: {training.end.cause}"
+        spec = self._spec("measure", comparison, process)
+        end = EndRow(status=training.end.status, cause=cause, wall=0.0)
+        self._record(Trial(head=_head(spec), rows=(), end=end))
 
-    def _trial(self, mode: str, comparison: PlannedComparison, process: int) -> Trial:
+    def _trial(self, mode: Mode, comparison: PlannedComparison, process: int) -> Trial:
+        spec = self._spec(mode, comparison, process)
+        if spec.id in self.trials:
+            return self.trials[spec.id]
+        self.tell(self._progress(f"{mode} {spec.baseline} × {spec.stack} #{process}"))
+        limit = (
+            self.protocol.training_timeout_seconds
+            if mode == "train"
+            else self.protocol.trial_timeout_seconds
+        )
+        trial = run_worker(spec, limit, self.folder / "logs" / f"{spec.id}.log")
+        self.fresh += 1
+        self.spent += trial.end.wall
+        self._record(trial)
+        return trial
+
+    def _record(self, trial: Trial) -> None:
+        write_trial(self.folder / "records", trial)
+        self.trials[trial.head.id] = trial
+        self.tell(self._progress("", trial))
+
+    def _spec(self, mode: Mode, comparison: PlannedComparison, process: int) -> TrialSpec:
         name = f"{comparison.baseline} × {comparison.stack} × {comparison.device}"
         slug = re.sub(r"[^A-Za-z0-9+]+", "_", f"{comparison.baseline}-{comparison.stack}")[:80]
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        trial_id = f"{slug}-{comparison.device}-{digest}-{mode}-{process}"
-        if trial_id in self.trials:
-            return self.trials[trial_id]
-        self.tell(self._progress(f"{mode} {name} #{process}"))
-        spec = TrialSpec.model_validate(
-            {
-                "id": trial_id,
-                "mode": mode,
-                "baseline": comparison.baseline,
-                "stack": comparison.stack,
-                "device": comparison.device,
-                "scenarios": comparison.scenarios,
-                "process": process,
-                "protocol": self.protocol,
-                "store": self.store.root,
-                "plugins": self.plan.plugins,
-                "spawned": time.time(),
-            }
+        return TrialSpec(
+            id=f"{slug}-{comparison.device}-{digest}-{mode}-{process}",
+            mode=mode,
+            baseline=comparison.baseline,
+            stack=comparison.stack,
+            device=comparison.device,
+            scenarios=comparison.scenarios,
+            process=process,
+            protocol=self.protocol,
+            store=self.store.root,
+            plugins=self.plan.plugins,
+            spawned=time.time(),
         )
-        training = mode == "train"
-        limit = (
-            self.protocol.training_timeout_seconds
-            if training
-            else self.protocol.trial_timeout_seconds
-        )
-        trial = run_worker(spec, limit, self.folder / "logs" / f"{trial_id}.log")
-        write_trial(self.folder / "records", trial)
-        self.trials[trial_id] = trial
-        self.fresh += 1
-        self.spent += trial.end.wall
-        self.tell(self._progress("", trial))
-        return trial
 
     def _progress(self, doing: str, last: Trial | None = None) -> Progress:
         first_look = self.protocol.looks[0]
@@ -242,7 +251,6 @@ def run_worker(spec: TrialSpec, limit: float, log: Path) -> Trial:
     This process sleeps while the worker is timed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
     with open(log, "w", encoding="utf-8") as stderr:
         worker = subprocess.Popen(
             [sys.executable, "-P", "-m", "bench.worker"],
@@ -262,24 +270,31 @@ def run_worker(spec: TrialSpec, limit: float, log: Path) -> Trial:
             timer.cancel()
             _kill(worker)
     wall = time.time() - spec.spawned
-    head = TrialRow(
-        id=spec.id, baseline=spec.baseline, stack=spec.stack, device=spec.device, mode=spec.mode,
-        scenarios=spec.scenarios, process=spec.process, seed=spec.process, started=started,
-    )  # fmt: skip
-    rows = list(_parse(output))
-    if rows and isinstance(rows[0], TrialRow):
-        head = rows.pop(0)  # type: ignore[assignment]
-    if rows and isinstance(rows[-1], EndRow):
-        end = rows.pop()
-    else:
+    head, rows, end = _head(spec), [], None
+    for row in _parse(output):
+        match row:
+            case TrialRow():
+                head = row
+            case EndRow():
+                end = row
+            case _:
+                rows.append(row)
+    if end is None:
         status, cause = _cause(worker.returncode, timed_out, limit, log)
         end = EndRow(status=status, cause=cause, wall=wall)
-    return Trial.model_validate(
-        {"head": head.model_dump(), "rows": [r.model_dump() for r in rows], "end": end.model_dump()}
-    )
+    return Trial(head=head, rows=tuple(rows), end=end)
 
 
-def _parse(output: str) -> Iterator[object]:
+def _head(spec: TrialSpec) -> TrialRow:
+    """The head row of a trial whose worker gave none."""
+    return TrialRow(
+        id=spec.id, baseline=spec.baseline, stack=spec.stack, device=spec.device, mode=spec.mode,
+        scenarios=spec.names, process=spec.process, seed=spec.process,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+
+
+def _parse(output: str) -> Iterator[AnyRow]:
     for line in output.splitlines():
         try:
             yield ROW.validate_json(line)
@@ -314,7 +329,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")
+        lock = (folder / ".lock").open("w")
     except OSError as error:
         raise LeanRecError(
             f"The folder {folder} cannot be written: {error.strerror or error}.",

@@ -17,23 +17,23 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
 import numpy as np
 import torch
 
 from baselines.errors import LeanRecError
-from baselines.registry import load_plugin
+from baselines.registry import load_plugin, parse_spec
 from baselines.trainer import NonFiniteLoss
 from bench.checks import verify_block
 from bench.comparison import Comparison, Phases
 from bench.device import get_device
-from bench.memory import inference_memory, training_memory
 from bench.known_truths import known_truths
+from bench.memory import inference_memory, training_memory
 from bench.meters.clock import TALLY
 from bench.pipeline import Pipeline
 from bench.protocol import Protocol
-from bench.records import Arm, BlockRow, EndRow, Row, Status, TrialRow
+from bench.records import Arm, BlockRow, EndRow, Mode, Row, Status, TrialRow
 from bench.scenarios.base import SCENARIOS, Scenario, all_threads
 from bench.store import Store
 
@@ -42,7 +42,7 @@ class TrialSpec(Row):
     """What a worker is to do. process is the replicate, and the seed of the trained model."""
 
     id: str
-    mode: Literal["measure", "memory", "train", "certificate"]
+    mode: Mode
     baseline: str
     stack: str
     device: str
@@ -53,6 +53,11 @@ class TrialSpec(Row):
     plugins: tuple[Path, ...] = ()
     comparisons: tuple[tuple[int, int], ...] = ()  # certificate: number, percent injected
     spawned: float  # time.time() when the parent started this process
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the scenarios, without their parameters."""
+        return tuple(parse_spec(text)[0] for text in self.scenarios)
 
     @property
     def arm(self) -> Arm:
@@ -79,12 +84,17 @@ def run_trial(spec: TrialSpec, records: TextIO) -> None:
     emit(
         TrialRow(
             id=spec.id, baseline=spec.baseline, stack=spec.stack, device=spec.device,
-            mode=spec.mode, scenarios=spec.scenarios, process=spec.process, seed=spec.process,
+            mode=spec.mode, scenarios=spec.names, process=spec.process, seed=spec.process,
             started=datetime.now(UTC).isoformat(timespec="seconds"), threads=all_threads(),
         )
     )  # fmt: skip
+
+    def measure() -> None:
+        for row in _rows(spec, phases):
+            emit(row)
+
     phases = Phases()
-    status, cause = _guarded(lambda: [emit(row) for row in _rows(spec, phases)])
+    status, cause = _guarded(measure)
     phases.seconds["start"] = begun - spec.spawned
     emit(EndRow(status=status, cause=cause, phases=phases.seconds, wall=time.time() - spec.spawned))
     records.flush()
@@ -140,7 +150,7 @@ def _memory(
             yield from training_memory(pipeline, arm, scenario.name)
 
 
-def _guarded(work: Callable[[], object]) -> tuple[Status, str]:
+def _guarded(work: Callable[[], None]) -> tuple[Status, str]:
     """Run `work`; how it ended, and why in one line."""
     try:
         work()

@@ -1,0 +1,87 @@
+"""`pytest bench`: the matrix as tests, one a cell, over the same engine as `leanrec run`.
+
+Loaded in every pytest process of an environment that has LeanRec, so it imports nothing heavy
+until `bench/test_matrix.py` is collected.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from bench.matrix import Matrix
+
+MATRIX: pytest.StashKey[Matrix] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the matrix."""
+    group = parser.getgroup("leanrec", "LeanRec benchmark matrix (pytest bench)")
+    group.addoption("--suite", default="default", help="suite to run (default: default)")
+    for kind in ("baseline", "technique", "scenario"):
+        group.addoption(
+            f"--{kind}", action="append", default=[], help=f"this {kind} instead of the suite's"
+        )
+    group.addoption("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    group.addoption("--budget", type=float, default=None, help="seconds after which to stop")
+    group.addoption("--out", type=Path, default=None, help="folder of the run")
+    group.addoption(
+        "--plugin", action="append", type=Path, default=[], help="a Python file of your own"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per planned cell, with the cell's id."""
+    if "matrix_cell" in metafunc.fixturenames:
+        matrix = _matrix(metafunc.config)
+        cells = matrix.plan.cells
+        metafunc.parametrize(
+            "matrix_cell",
+            [pytest.param(c, marks=matrix.benchmark_mark(c)) for c in cells],
+            ids=[c.cell.id for c in cells],
+        )
+
+
+def _matrix(config: pytest.Config) -> Matrix:
+    from baselines.errors import LeanRecError
+    from bench.matrix import Matrix
+
+    if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
+        raise pytest.UsageError(
+            "The benchmark matrix refuses to run under xdist: cells timed side by side measure "
+            "each other. Run it without -n."
+        )
+    if MATRIX not in config.stash:
+        try:
+            config.stash[MATRIX] = Matrix.of(config)
+        except LeanRecError as error:
+            raise pytest.UsageError(str(error)) from None
+    return config.stash[MATRIX]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep of the plan what -k and the command line have left."""
+    if MATRIX in config.stash:
+        config.stash[MATRIX].keep(
+            {item.callspec.params["matrix_cell"].cell.id
+             for item in items if hasattr(item, "callspec")
+             and "matrix_cell" in item.callspec.params}
+        )  # fmt: skip
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the records are, and the engine's own cost."""
+    config = terminalreporter.config
+    if MATRIX in config.stash:
+        for line in config.stash[MATRIX].summary():
+            terminalreporter.write_line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let go of the run's folder."""
+    if MATRIX in config.stash:
+        config.stash[MATRIX].close()
