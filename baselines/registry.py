@@ -12,10 +12,12 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import pkgutil
 import re
 import sys
 import tomllib
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -51,10 +53,10 @@ class Registry(Generic[T]):
 
         def add(cls: type[T]) -> type[T]:
             held = self._classes.get(name)
-            if held is not None and held.__qualname__ != cls.__qualname__:
+            if held is not None and _origin(held) != _origin(cls):
+                both = " and ".join(f"{c.__module__}.{c.__qualname__}" for c in (held, cls))
                 raise LeanRecError(
-                    f"{self.kind} {name!r} is registered twice: "
-                    f"{held.__module__}.{held.__qualname__} and {cls.__module__}.{cls.__qualname__}.",
+                    f"{self.kind} {name!r} is registered twice: {both}.",
                     "A record could not say which was measured.",
                     "Rename one of them.",
                 )
@@ -67,12 +69,12 @@ class Registry(Generic[T]):
     def _find(self) -> None:
         if self._found:
             return
-        self._found = True
         package = importlib.import_module(self.package)
         for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
             importlib.import_module(f"{self.package}.{module}")
         for entry in importlib.metadata.entry_points(group=self.group):
             _guard_import(f"entry point {entry.name!r} of {self.group}", entry.load)
+        self._found = True
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -130,13 +132,16 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     if not args:
         return match["name"], {}
     try:
-        return match["name"], tomllib.loads(f"v = {{ {args} }}")["v"]
+        table = tomllib.loads(f"v = {{ {args} }}")
     except tomllib.TOMLDecodeError:
         raise _malformed(spec) from None
+    if set(table) != {"v"}:  # the braces were closed from within
+        raise _malformed(spec)
+    return match["name"], table["v"]
 
 
 def format_spec(plugin: Any) -> str:
-    """The canonical spec of a plug-in: its name and the parameters that differ from their defaults."""
+    """The canonical spec of a plug-in: its name, and its parameters that are not the defaults."""
     changed = [
         f"{field.name}={_literal(getattr(plugin, field.name))}"
         for field in dataclasses.fields(plugin)
@@ -164,22 +169,25 @@ def load_plugin(path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        _guard_import(f"plug-in {path}", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+        load = spec.loader.exec_module
+        _guard_import(f"plug-in {path}", lambda: load(module), str(path))
     except LeanRecError:
         del sys.modules[name]
         raise
 
 
-def _guard_import(what: str, load: Callable[[], Any]) -> None:
+def _guard_import(what: str, load: Callable[[], Any], file: str | None = None) -> None:
+    """Import by `load`; what goes wrong is said with the last line of `file` (or any) that ran."""
     try:
         load()
     except LeanRecError:
         raise
-    except Exception as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        line = f", line {trace.tb_lineno}" if trace is not None else ""
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if file in (None, frame.filename)]
+        if isinstance(error, SyntaxError):
+            lines.append(error.lineno)
+        line = f", line {lines[-1]}" if lines else ""
         raise LeanRecError(
             f"The {what} failed to import{line}: {type(error).__name__}: {error}.",
             "Nothing was run.",
@@ -187,12 +195,17 @@ def _guard_import(what: str, load: Callable[[], Any]) -> None:
         ) from error
 
 
+def _origin(cls: type) -> tuple[str | None, str]:
+    """The file and name of a class, which stay the same when the file is imported again."""
+    return getattr(sys.modules.get(cls.__module__), "__file__", None), cls.__qualname__
+
+
 def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's, except that TOML also escapes the delete character.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(map(_literal, value))}]"
     return repr(value)

@@ -1,0 +1,216 @@
+"""What every registered technique must hold to, on every registered baseline that it applies to.
+
+Nothing here names a technique except SLOW: a new one is tested because it is registered.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import gc
+import multiprocessing
+import threading
+import weakref
+from functools import cache
+
+import psutil
+import pytest
+import torch
+from torch import Tensor, nn
+
+from baselines.base import BASELINES, Baseline, Batch, Dataset
+from baselines.registry import format_spec
+from baselines.trainer import Trainer
+from bench.checks import differs
+from techniques.base import TECHNIQUES, Change, Context, Technique
+from techniques.sizes import deployed_bytes
+
+SLOW = {"compile"}
+SMALL = {"dataset": "planted", "rows": 2000, "ids": 300}
+CPU = torch.device("cpu")
+PAIRS = [
+    pytest.param((t, b), marks=[pytest.mark.slow] if t in SLOW else [], id=f"{t}-{b}")
+    for t in TECHNIQUES.names()
+    for b in BASELINES.names()
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A baseline on small data, its model as if trained, and its control."""
+
+    baseline: Baseline
+    data: Dataset
+    model: nn.Module
+    context: Context
+    requests: list[Batch]
+
+    def predictor(self, *stack: Technique) -> nn.Module:
+        """What `stack` serves."""
+        model = self.model
+        for technique in stack:
+            model = technique.compress(model, self.context)
+        predictor = self.baseline.task.predictor(model, self.data).eval()
+        for technique in stack:
+            predictor = technique.deploy(predictor, self.context)
+        return predictor
+
+    def answers(self, predictor: nn.Module) -> list[tuple[Tensor, ...]]:
+        """Its answers to all requests."""
+        with torch.inference_mode():
+            given = [predictor(*batch) for batch in self.requests]
+        return [(a,) if isinstance(a, Tensor) else a for a in given]
+
+
+@cache
+def served(name: str) -> Served:
+    cls = BASELINES.get(name)
+    known = {field.name for field in dataclasses.fields(cls)}
+    baseline = cls(**{key: value for key, value in SMALL.items() if key in known})
+    data = baseline.data()
+    torch.manual_seed(0)
+    model = baseline.build(data).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.3)
+    task = baseline.task
+    requests = [task.requests(data, size, 1, size)[0] for size in (64, 1, 7)]
+    return Served(baseline, data, model, Context(task.name, CPU, 0, tuple(requests)), requests)
+
+
+Case = tuple[Technique, Served]
+
+
+@pytest.fixture(params=PAIRS)
+def case(request: pytest.FixtureRequest) -> Case:
+    """A technique, and a baseline to which it applies."""
+    technique, on = TECHNIQUES.make(request.param[0]), served(request.param[1])
+    reason = technique.reason_against(on.model, on.baseline.task.name, "cpu")
+    if reason:
+        pytest.skip(f"{technique.name} {reason}")
+    return technique, on
+
+
+def test_control_is_left_as_it_was(case: Case) -> None:
+    technique, on = case
+    control = on.predictor()
+    before = copy.deepcopy(on.model.state_dict()), on.answers(control)
+
+    served_by = on.predictor(technique)
+    on.answers(served_by)
+
+    for name, tensor in on.model.state_dict().items():
+        assert torch.equal(tensor, before[0][name]), name
+    for now, then in zip(on.answers(control), before[1], strict=True):
+        assert all(map(torch.equal, now, then))
+    for module in on.model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert not module.training
+    assert all(p.requires_grad and p.grad is None for p in on.model.parameters())
+
+
+def test_same_seed_gives_the_same_answers(case: Case) -> None:
+    technique, on = case
+    first, second = (on.answers(on.predictor(technique)) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert all(map(torch.equal, a, b))
+
+
+def test_answers_are_finite_and_shaped_as_the_controls(case: Case) -> None:
+    technique, on = case
+    for control, treatment in zip(
+        on.answers(on.predictor()), on.answers(on.predictor(technique)), strict=True
+    ):
+        assert [(a.shape, a.dtype) for a in treatment] == [(a.shape, a.dtype) for a in control]
+        assert all(torch.isfinite(a).all() for a in treatment)
+
+
+def test_declared_changes_are_those_observed(case: Case) -> None:
+    """NUMERICS by the engine's own tolerance, so compiled code may differ in its last bits."""
+    technique, on = case
+    control, treatment = on.predictor(), on.predictor(technique)
+    pairs = zip(on.answers(control), on.answers(treatment), strict=True)
+    observed = {
+        Change.NUMERICS: any(differs(a[0], b[0]) for a, b in pairs),
+        Change.SIZE: deployed_bytes(control) != deployed_bytes(treatment),
+    }
+    assert {change for change, seen in observed.items() if seen} == technique.changes
+
+
+def test_nothing_is_left_behind(case: Case) -> None:
+    technique, on = case
+    on.answers(on.predictor(technique))  # pools that live as long as the process start here
+    state, threads = process_state(), threading.active_count()
+    predictor = on.predictor(technique)
+    on.answers(predictor)
+    gone = weakref.ref(predictor)
+
+    del predictor
+    gc.collect()
+
+    assert gone() is None
+    assert process_state() == state
+    assert threading.active_count() == threads
+    assert not multiprocessing.active_children()
+    assert not psutil.Process().children(recursive=True)
+
+
+def process_state() -> dict[str, object]:
+    """What a technique could change for everything else in the process."""
+    return {
+        "engine": torch.backends.quantized.engine,
+        "dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "gradients": torch.is_grad_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "matmul": torch.get_float32_matmul_precision(),
+        "random": torch.random.get_rng_state().tolist(),
+    }
+
+
+def test_trains_with_a_finite_float32_loss(case: Case) -> None:
+    technique, on = case
+    recipe = on.baseline.recipe
+    before = copy.copy(recipe)
+    model = technique.build(copy.deepcopy(on.model), on.context)
+    trainer = Trainer(model, on.baseline.task, technique.train(recipe, on.context), CPU, seed=0)
+    weights = next(model.parameters()).detach().clone()
+    for batch, _ in zip(trainer.batches(on.data.train), range(2), strict=False):
+        loss = trainer.step(batch)
+        assert loss.dtype == torch.float32
+        assert torch.isfinite(loss)
+    assert recipe == before
+    assert not torch.equal(weights, next(model.parameters()))
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", TECHNIQUES.names())
+def test_parameters_round_trip_through_the_spec(name: str) -> None:
+    default = TECHNIQUES.make(name)
+    assert format_spec(default) == name
+    for field in dataclasses.fields(default):
+        value = getattr(default, field.name)
+        changed = dataclasses.replace(
+            default, **{field.name: value / 2 if isinstance(value, float) else value + 1}
+        )
+        assert TECHNIQUES.make(format_spec(changed)) == changed != default
+
+
+@pytest.mark.parametrize("name", TECHNIQUES.names())
+def test_says_what_it_is_and_what_it_changes(name: str) -> None:
+    cls = TECHNIQUES.get(name)
+    assert "Source: " in (cls.__doc__ or "")
+    assert cls.family
+    assert cls.changes <= set(Change)
+    assert cls().stages
+
+
+@pytest.mark.parametrize("name", TECHNIQUES.names())
+def test_applies_to_a_registered_baseline(name: str) -> None:
+    technique = TECHNIQUES.make(name)
+    reasons = [
+        technique.reason_against(on.model, on.baseline.task.name, "cpu")
+        for on in map(served, BASELINES.names())
+    ]
+    assert None in reasons, reasons
