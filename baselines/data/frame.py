@@ -6,6 +6,7 @@ Ids of any kind (words, whole numbers of any size) become codes 0, 1, 2, …; th
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,8 +50,15 @@ def from_frame(
     columns, labels that are missing or not numbers, missing users or items, and for a split
     without rows of both classes in each part.
     """
-    columns = [user, item, *dict.fromkeys(features)]
+    columns = list(dict.fromkeys([user, item, *features]))
     _check(frame, name, [label, *columns, *segments])
+    _check_roles(name, label=label, user=user, item=item)
+    if label in columns:
+        raise LeanRecError(
+            f"{name}: the label {label!r} is among the features.",
+            "A model would read the answer off its input.",
+            "Leave it out of features.",
+        )
     labels = _labels(frame[label], name, threshold)
     users, items = (_codes(frame[column], name, required=True) for column in (user, item))
     others = [_codes(frame[column], name, required=False) for column in columns[2:]]
@@ -98,6 +106,7 @@ def interactions_from_frame(
     Raises LeanRecError for missing or doubled columns, missing users or items, and an empty part.
     """
     _check(frame, name, [user, item, *segments])
+    _check_roles(name, user=user, item=item)
     frame = frame.drop_duplicates([user, item], ignore_index=True)
     users, items = (_codes(frame[column], name, required=True) for column in (user, item))
     parts = stratified_parts(items, RETRIEVAL_SHARES, seed)
@@ -135,20 +144,30 @@ def _check(frame: pd.DataFrame, name: str, wanted: list[str]) -> None:
     present = [str(column) for column in frame.columns]
     for column in wanted:
         if column not in frame.columns:
-            near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(column), present, n=1, cutoff=0.5)
             raise LeanRecError(
                 f"{name} has no column {column!r}.",
                 "Nothing was run.",
                 (f"Did you mean {near[0]!r}? " if near else "") + f"It has: {', '.join(present)}.",
             )
-        if present.count(column) > 1:
+        if (frame.columns == column).sum() > 1:
             raise LeanRecError(
-                f"{name} has {present.count(column)} columns called {column!r}.",
+                f"{name} has several columns called {column!r}.",
                 "Nothing was run.",
                 "Rename them apart.",
             )
     if frame.empty:
         raise LeanRecError(f"{name} has no rows.", "Nothing was run.", "Give rows to learn from.")
+
+
+def _check_roles(name: str, **roles: str) -> None:
+    for (role, column), (other, taken) in itertools.combinations(roles.items(), 2):
+        if column == taken:
+            raise LeanRecError(
+                f"{name}: column {column!r} is given as both {role} and {other}.",
+                "Nothing was run.",
+                "Name a column for each.",
+            )
 
 
 def _labels(column: pd.Series, name: str, threshold: float | None) -> np.ndarray:
@@ -233,7 +252,8 @@ def _segments(
     }
     legends = []
     for column in columns:
-        found[column], meaning = segment.declared(frame[column][test])
+        numbers, meaning = segment.declared(frame[column])
+        found[column] = numbers[test]
         if meaning:
             legends.append(f"{column} " + ", ".join(f"{k} = {v}" for k, v in meaning.items()))
     return found, f" Segments: {'; '.join(legends)}." if legends else ""

@@ -71,9 +71,10 @@ def load(name: str, sources: Sequence[Source]) -> tuple[Source, dict[str, bytes]
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with locked(path):
-                if _from_cache(path, source) is None:  # no other process was first
+                files = _from_cache(path, source)  # another process may have been first
+                if files is None:
                     source.fetch(path)
-            files = _from_cache(path, source)
+                    files = _from_cache(path, source)
             if files is not None:
                 return source, files
         except FetchError as error:
@@ -154,11 +155,8 @@ def _verified(path: Path, source: Source) -> bytes:
 
 
 def _from_cache(path: Path, source: Source) -> dict[str, bytes] | None:
-    """The files in the cached archive; None, and no archive, where it is missing or corrupt."""
-    if not path.is_file():
-        return None
-    if sha256(path.read_bytes()) != source.digest:
-        path.unlink()
+    """The files in the cached archive; None where it is missing or corrupt."""
+    if not path.is_file() or sha256(path.read_bytes()) != source.digest:
         return None
     with zipfile.ZipFile(path) as archive:
         return {file: archive.read(f"{source.member}/{file}") for file in source.files}
