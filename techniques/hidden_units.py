@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Batch, scores
+from baselines.base import Batch
 from baselines.errors import LeanRecError
 from techniques.surgery import copy_with, exactly
 
@@ -25,7 +25,7 @@ def prune_hidden_units(model: nn.Module, request: Batch, ratio: float) -> nn.Mod
     import torch_pruning as tp  # an optional package
 
     pruned = copy_with(model)
-    answer, widths = _run(pruned, request)
+    widths = _run(pruned, request, "as it is")
 
     class Lookup(tp.ops.DummyPruner):
         """Torch-Pruning takes an embedding for one vector a row; fields side by side are many."""
@@ -53,8 +53,7 @@ def prune_hidden_units(model: nn.Module, request: Batch, ratio: float) -> nn.Mod
     for layer, units in least.items():
         _group(graph, layer, units).prune()
     pruned.train(model.training)
-    if _run(pruned, request)[0].shape != answer.shape:
-        raise _needed("its answer has another shape")
+    _run(pruned, request, "with hidden units taken out")
     return pruned
 
 
@@ -90,26 +89,27 @@ def _holds_width(target: nn.Module | nn.Parameter) -> bool:
 
 
 @torch.no_grad()
-def _run(model: nn.Module, request: Batch) -> tuple[Tensor, dict[nn.Module, int]]:
-    """The model's scores, and how many numbers each embedding looks up for a row of `request`."""
+def _run(model: nn.Module, request: Batch, how: str) -> dict[nn.Module, int]:
+    """How many numbers each embedding looks up for a row of `request`.
+
+    Raises LeanRecError where the model, being `how` it is, does not run.
+    """
     widths: dict[nn.Module, int] = {}
 
     def note(table: nn.Module, _: object, vectors: Tensor) -> None:
         widths[table] = vectors.numel() // len(vectors)
 
-    hooks = [table.register_forward_hook(note) for table in exactly(model, nn.Embedding)]
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    hooks = [table.register_forward_hook(note) for table in tables]
     try:
-        return scores(model(*request)), widths
+        model(*request)
     except (RuntimeError, TypeError) as error:
-        raise _needed(str(error).splitlines()[0].rstrip(".")) from error
+        raise LeanRecError(
+            f"The model {how} does not run on a request: {str(error).splitlines()[0].rstrip('.')}.",
+            "It was not pruned.",
+            "Put prune-structured first in the stack, or leave it out for this baseline.",
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _needed(why: str) -> LeanRecError:
-    return LeanRecError(
-        f"The model does not run on a request with hidden units taken out: {why}.",
-        "It was not pruned.",
-        "Put prune-structured first in the stack, or leave it out for this baseline.",
-    )
+    return widths

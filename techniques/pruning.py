@@ -36,7 +36,8 @@ class PruneStructured(Technique):
 
     def compress(self, model: nn.Module, context: Context) -> nn.Module:
         """Prune a copy; raises LeanRecError where the model has no hidden units to take."""
-        return prune_hidden_units(model, context.examples[0], self.ratio)
+        request = tuple(tensor.to(context.device) for tensor in context.examples[0])
+        return prune_hidden_units(model, request, self.ratio)
 
 
 @technique("prune-unstructured")

@@ -22,8 +22,10 @@ class Int8Linear(Technique):
     Source: dynamic quantisation of `torch.ao.nn.quantized`. Weights are int8 with a scale for
     each output; inputs are quantised at every call, with one scale for the batch, so an answer
     depends a little on the requests that share its batch.
-    Expect 3× and more on 1024-wide layers at batch 512 where the CPU has AVX512-VNNI or AMX.
-    Below about 256 wide, or at batch 1, quantising the inputs costs more than it saves.
+    Expect 3× on 1024-wide layers at batch 512 where the CPU has AVX512-VNNI, and more with AMX.
+    Layers under about 256 wide, and at batch 1 under about 512, get slower: quantising their
+    inputs costs more than it saves. Quantised layers are half as large, not a quarter: oneDNN
+    keeps the weights twice.
     """
 
     min_width: Annotated[int, Field(ge=1)] = 64

@@ -91,15 +91,27 @@ def test_a_cross_layer_over_a_quantised_table_is_an_error_that_says_to_prune_fir
     context: Context,
 ) -> None:
     quantised = TECHNIQUES.make("int8-embedding").compress(OneCross(), context)
-    with pytest.raises(LeanRecError, match="first in the stack"):
+    with pytest.raises(
+        LeanRecError, match="hidden units taken out does not run.*first in the stack"
+    ):
         TECHNIQUES.make("prune-structured").compress(quantised, context)
 
 
 def test_a_request_that_the_model_does_not_take_is_an_error(click_model: nn.Module) -> None:
     ids = torch.zeros(4, 2, dtype=torch.int64)
     context = Context("ctr", torch.device("cpu"), 0, ((ids, ids),))
-    with pytest.raises(LeanRecError, match="does not run"):
+    with pytest.raises(LeanRecError, match="as it is does not run"):
         TECHNIQUES.make("prune-structured").compress(click_model, context)
+
+
+@pytest.mark.cuda
+def test_hidden_units_are_found_on_cuda_from_a_request_on_the_cpu(
+    click_model: nn.Module, request_batch: Batch
+) -> None:
+    device = torch.device("cuda")
+    context = Context("ctr", device, 0, (request_batch,))
+    pruned = TECHNIQUES.make("prune-structured").compress(click_model.to(device), context)
+    assert pruned.mlp[4].weight.shape == (64, 64)
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.95])

@@ -63,6 +63,13 @@ def test_table_is_as_much_smaller_as_its_overheads_allow(dim: int, times: float)
     assert deployed_bytes(table) / deployed_bytes(quantised) >= times
 
 
+@pytest.mark.cuda
+def test_look_up_on_cuda_is_that_on_the_cpu() -> None:
+    weight, ids = torch.randn(50, 16), torch.randint(50, (3, 4))
+    on_cuda = QuantisedEmbedding(weight.cuda())(ids.cuda())
+    torch.testing.assert_close(on_cuda.cpu(), QuantisedEmbedding(weight)(ids))
+
+
 def test_padding_rows_stay_exactly_zero(context: Context) -> None:
     model = nn.Sequential(nn.Embedding(10, 16, padding_idx=0))
     quantised = TECHNIQUES.make("int8-embedding").compress(model, context)

@@ -51,6 +51,7 @@ def test_nothing_holds_nothing() -> None:
     assert deployed_bytes(holder(empty=torch.empty(0))) == 0
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")
 def test_sparse_tensors_count_values_and_indices() -> None:
     values, rows, columns = torch.ones(50), torch.arange(101).clamp(max=50), torch.arange(50)
     coo = torch.sparse_coo_tensor(torch.stack((columns, columns)), values, (100, 100))
