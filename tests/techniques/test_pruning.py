@@ -92,7 +92,7 @@ def test_a_cross_layer_over_a_quantised_table_is_an_error_that_says_to_prune_fir
 ) -> None:
     quantised = TECHNIQUES.make("int8-embedding").compress(OneCross(), context)
     with pytest.raises(
-        LeanRecError, match="hidden units taken out does not run.*first in the stack"
+        LeanRecError, match=r"hidden units taken out does not run.*first in the stack"
     ):
         TECHNIQUES.make("prune-structured").compress(quantised, context)
 
