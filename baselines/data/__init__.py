@@ -1,0 +1,1 @@
+"""Where rows come from: sources, splits, segments, real and planted data sets."""
