@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
+from io import FileIO
 from itertools import chain
-from typing import BinaryIO
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,10 +60,9 @@ class Trainer:
     `recipe.weight_decay` the same of all other parameters, both through the gradient (Adam's own
     weight_decay, which is not AdamW's). Clipping is by the norm over all gradients.
 
-    With `recipe.sparse_embeddings`, tables are trained by SparseAdam. On one step over fresh
-    moments it equals dense Adam; later it differs, because the moments of rows that a batch does
-    not touch neither decay nor move the row. No array of a table's size is made except the
-    table's two moments.
+    With `recipe.sparse_embeddings`, tables are trained by SparseAdam, which differs from dense
+    Adam: the moments of rows that a batch does not touch neither decay nor move the row. No array
+    of a table's size is then made except the table's two moments.
 
     Raises LeanRecError for sparse embeddings with an L2 penalty, which is dense by nature.
     """
@@ -88,7 +88,7 @@ class Trainer:
         for module in self.model.modules():
             if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.weight.requires_grad:
                 module.sparse = self.recipe.sparse_embeddings
-                tables[id(module.weight)] = module.weight
+                tables[id(module.weight)] = cast(nn.Parameter, module.weight)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         others = [p for p in trained if id(p) not in tables]
         groups = [(others, self.recipe.weight_decay)]
@@ -145,7 +145,7 @@ class Trainer:
         epochs: list[Epoch] = []
         best = 0
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), tempfile.TemporaryFile() as weights:
+        with torch.random.fork_rng(devices=cuda), tempfile.TemporaryFile(buffering=0) as weights:
             torch.manual_seed(self.seed)
             for number in range(self.recipe.epochs):
                 epochs.append(self._epoch(number, data, epochs))
@@ -221,15 +221,17 @@ def _chunks(tensor: Tensor) -> Sequence[Tensor]:
 
 
 def _bytes(host: Tensor) -> memoryview:
-    return memoryview(host.reshape(-1).view(torch.uint8).numpy())
+    return host.reshape(-1).view(torch.uint8).numpy().data
 
 
-def _save(tensors: Iterator[Tensor], file: BinaryIO) -> None:
+def _save(tensors: Iterator[Tensor], file: FileIO) -> None:
     """Write the tensors' bytes: a copy on disk, because one in memory would double the tables."""
     try:
         file.seek(0)
         for chunk in chain.from_iterable(map(_chunks, tensors)):
-            file.write(_bytes(chunk.cpu()))
+            rest = _bytes(chunk.cpu())
+            while rest:  # an unbuffered write may stop short
+                rest = rest[file.write(rest) :]
     except OSError as error:
         raise LeanRecError(
             f"The best weights cannot be kept in {tempfile.gettempdir()}: {error.strerror}.",
@@ -238,7 +240,7 @@ def _save(tensors: Iterator[Tensor], file: BinaryIO) -> None:
         ) from error
 
 
-def _restore(tensors: Iterator[Tensor], file: BinaryIO) -> None:
+def _restore(tensors: Iterator[Tensor], file: FileIO) -> None:
     """Read back what `_save` wrote, in place."""
     file.seek(0)
     for chunk in chain.from_iterable(map(_chunks, tensors)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -26,11 +27,13 @@ class DCNv2(nn.Module):
     has. Dropout follows each hidden layer of the MLP.
     """
 
+    offsets: Tensor
+
     def __init__(
         self,
         cardinalities: Sequence[int],
         embedding_dim: int = 16,
-        hidden: Sequence[int] = (400, 400, 400),
+        hidden: Sequence[int] = (256, 256),
         cross_layers: int = 3,
         dropout: float = 0.0,
     ) -> None:
@@ -44,7 +47,7 @@ class DCNv2(nn.Module):
         self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(cross_layers))
         layers: list[nn.Module] = []
         sizes = (width, *hidden)
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        for fan_in, fan_out in pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
@@ -74,19 +77,19 @@ class DCNv2(nn.Module):
 class DCNv2Baseline(Baseline):
     """DCN-V2 on clicks: MovieLens-100K (rating ≥ 4), or planted data whose best AUC is known.
 
-    width, depth: of the MLP. rows, ids: interactions and distinct ids of the planted data. Planted
-    tables may be large, so their gradients are sparse and SparseAdam trains them: it leaves the
-    moments of untouched rows alone, where dense Adam decays them and goes on moving those rows.
+    width, depth: of the MLP. rows, ids: of the planted data, ids counted in each of its ten fields.
+    Planted tables may be large, so their gradients are sparse and SparseAdam trains them: it leaves
+    the moments of untouched rows alone, where dense Adam decays them and goes on moving those rows.
     """
 
     dataset: Literal["ml-100k", "planted"] = "ml-100k"
     embedding_dim: int = 16
-    width: int = 400
-    depth: int = 3
+    width: int = 256
+    depth: int = 2
     cross_layers: int = 3
     dropout: float = 0.0
     rows: int = 200_000
-    ids: int = 100_000
+    ids: int = 1000
 
     @property
     def task(self) -> CTR:
@@ -97,8 +100,8 @@ class DCNv2Baseline(Baseline):
     def recipe(self) -> Recipe:
         """Adam; on MovieLens with an L2 penalty on the embeddings, tuned on the valid split."""
         if self.dataset == "planted":
-            return Recipe(lr=1e-3, batch_size=4096, epochs=10, sparse_embeddings=True)
-        return Recipe(lr=1e-3, batch_size=2048, epochs=20, embedding_l2=1e-4)
+            return Recipe(lr=1e-3, batch_size=1024, epochs=10, sparse_embeddings=True)
+        return Recipe(lr=3e-3, batch_size=1024, epochs=10, patience=2, embedding_l2=1e-3)
 
     def data(self) -> Dataset:
         """Clicks with user, item and context fields."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from baselines.base import Batch, Dataset, QualityMetric, Scored, Split, Task, scores
+from baselines.errors import LeanRecError
 from baselines.metrics import RETRIEVAL_METRICS, pessimistic_ranks
 from baselines.tasks.sampling import draw_requests
 
@@ -31,11 +32,17 @@ class Retriever(nn.Module):
 
     def __init__(self, model: nn.Module, items: int) -> None:
         super().__init__()
-        self.user = model.user
+        user, item = (getattr(model, tower, None) for tower in ("user", "item"))
+        if not (isinstance(user, nn.Module) and isinstance(item, nn.Module)):
+            raise LeanRecError(
+                f"{type(model).__name__} has no submodules 'user' and 'item'.",
+                "Retrieval serves the one over an index made by the other.",
+                "Give the model two towers of these names, each from ids to vectors.",
+            )
+        self.user = user
         device = next((t.device for t in chain(model.parameters(), model.buffers())), None)
         with torch.no_grad():
-            vectors = model.item(torch.arange(items, device=device))  # type: ignore[operator]
-        self.register_buffer("index", vectors)
+            self.register_buffer("index", item(torch.arange(items, device=device)))
 
     def forward(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """users: int64 [B]. Returns the scores of all I items, float32 [B, I], and the ids of
@@ -103,8 +110,12 @@ class Retrieval(Task):
         return (logits.logsumexp(1) - own).mean()
 
     def predictor(self, model: nn.Module, data: Dataset) -> Retriever:
-        """`model`'s user tower over an index of all its items."""
-        return Retriever(model.eval(), data.fields["item"]).eval()
+        """`model`'s user tower over an index of all its items.
+
+        Raises LeanRecError where the model is not of two towers.
+        """
+        _, items = data.fields.values()
+        return Retriever(model.eval(), items).eval()
 
     def requests(self, data: Dataset, batch_size: int, count: int, seed: int) -> list[Batch]:
         """Users of the test split's interactions, so that active users come more often."""
@@ -122,15 +133,14 @@ class Retrieval(Task):
         earlier = list(takewhile(lambda s: s is not split, (data.train, data.valid)))
         seen = _ByUser([s.users for s in earlier], [s.items for s in earlier])
         wanted = _ByUser([split.users], [split.items])
-        every_user = split.users.unique()
-        block = max(1, BLOCK // data.fields["item"])
+        _, items = data.fields.values()
         ranks, counts = [], []
         with torch.inference_mode():
-            for users in every_user.split(block):
-                answer = scores(predictor(users.to(device)))
+            for users in split.users.unique().split(max(1, BLOCK // items)):
+                answer = scores(predictor(users.to(device))).cpu()
                 relevant = wanted.pairs(users)
-                ranks.append(pessimistic_ranks(answer, seen.pairs(users), relevant).cpu())
-                counts.append(torch.bincount(relevant[0], minlength=len(users))[relevant[0]])
+                ranks.append(pessimistic_ranks(answer, seen.pairs(users), relevant))
+                counts.append(relevant[0].bincount()[relevant[0]])
         user = split.users[wanted.order].numpy()
         return Scored(
             {

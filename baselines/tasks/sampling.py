@@ -28,6 +28,5 @@ def draw_requests(columns: Batch, batch_size: int, count: int, seed: int) -> lis
         [torch.randperm(rows, generator=generator) for _ in range(-(-needed // rows))]
     )
     return [
-        tuple(column[picked] for column in columns)
-        for picked in order[:needed].split(batch_size)
+        tuple(column[picked] for column in columns) for picked in order[:needed].split(batch_size)
     ]
