@@ -149,11 +149,11 @@ def benjamini_hochberg(p_values: Floats) -> npt.NDArray[np.float64]:
     return adjusted
 
 
-def spare_samples(n: int, percentile: float, confidence: float = 0.99) -> int:
-    """How many of the slowest of n samples may lie above a bound of the percentile.
+def bounding_rank(n: int, percentile: float, confidence: float = 0.99) -> int:
+    """The rank, from the top, of the one of n samples that bounds the percentile from above.
 
     The largest t with P(Binomial(n, 1 − percentile) ≤ t) ≤ 1 − confidence, the rule of early
-    stopping in MLPerf LoadGen (mlcommons/inference, loadgen/early_stopping.cc); below 1, n samples
+    stopping in MLPerf LoadGen (mlcommons/inference, loadgen/early_stopping.cc); 0 where n samples
     are too few: fewer than 64 for p90, 662 for p99. The samples are taken to be independent.
     """
     above = 1 - percentile / 100
@@ -164,18 +164,18 @@ def spare_samples(n: int, percentile: float, confidence: float = 0.99) -> int:
 
 
 def supported_percentile(n: int, confidence: float = 0.99) -> float | None:
-    """The highest of `PERCENTILES` that n samples bear by `spare_samples`; None for n below 11."""
-    return next((q for q in PERCENTILES if spare_samples(n, q, confidence) >= 1), None)
+    """The highest of `PERCENTILES` that n samples bear by `bounding_rank`; None for n below 11."""
+    return next((q for q in PERCENTILES if bounding_rank(n, q, confidence) >= 1), None)
 
 
 def tail_bound(values: Floats, percentile: float, confidence: float = 0.99) -> float:
-    """A distribution-free upper bound of the percentile: the `spare_samples`-th largest value.
+    """A distribution-free upper bound of the percentile: the `bounding_rank`-th largest value.
 
     LoadGen's early-stopping estimate. Infinite where the samples are too few to bear any.
     """
     ordered = np.sort(_finite(values, "durations"))
-    spare = spare_samples(len(ordered), percentile, confidence)
-    return float(ordered[len(ordered) - spare]) if spare >= 1 else math.inf
+    rank = bounding_rank(len(ordered), percentile, confidence)
+    return float(ordered[len(ordered) - rank]) if rank >= 1 else math.inf
 
 
 def _finite(values: Floats, what: str) -> npt.NDArray[np.float64]:
