@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from baselines.data.sources import cache_dir
 from bench.doctor.finding import Finding, judge, unseen
 from bench.environment import usable_cores
 from bench.host import Host
@@ -161,8 +162,7 @@ def _aslr(host: Host) -> Finding:
 
 
 def _disks() -> list[Finding]:
-    cache = Path(os.environ.get("LEANREC_CACHE") or Path.home() / ".cache")
-    return [_disk("disk of this folder", Path.cwd()), _disk("disk of the cache", cache)]
+    return [_disk("disk of this folder", Path.cwd()), _disk("disk of the cache", cache_dir())]
 
 
 def _disk(name: str, folder: Path) -> Finding:

@@ -24,12 +24,13 @@ def timing_findings(device: Device, host: Host) -> list[Finding]:
     """Every check of clocks, threads and the torch build."""
     with quiet():
         stamps = [perf_counter_ns() for _ in range(_READINGS)]
+        overhead = _overhead(device)
     gaps = np.array([after - before for before, after in pairwise(stamps)])
     return [
         _source(host),
         _clock(float(np.median(gaps))),
         _noise(gaps),
-        _overhead(device),
+        overhead,
         _threads(),
         _torch(),
     ]

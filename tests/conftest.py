@@ -1,0 +1,90 @@
+"""What every test may rely on: one torch thread, a cache of its own, a simulated device."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+from baselines.data.sources import cache_dir
+from bench.device import Device
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a device or a browser that this machine lacks."""
+    missing = {
+        "cuda": "" if torch.cuda.is_available() else "no CUDA device",
+        "browser": "" if shutil.which("chromedriver") else "no chromedriver",
+    }
+    for item in items:
+        for marker, reason in missing.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache for this session that sees the data files of the user's, and leaves it as it was."""
+    users, own = cache_dir(), tmp_path_factory.mktemp("cache")
+    if users.is_dir():
+        for file in users.iterdir():
+            if file.is_file() and file.suffix != ".lock":
+                (own / file.name).symlink_to(file.resolve())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEANREC_CACHE", str(own))
+        yield
+
+
+class AsyncDevice:
+    """A device that works behind the caller's back, in order, as a CUDA stream does.
+
+    `device` is its Device: computing on the CPU, but done only after ``device.synchronize()``,
+    which also raises what the work raised.
+    """
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(max_workers=1)
+        self._pending: list[Future[object]] = []
+        self.device = Device("cpu", torch.device("cpu"), self._synchronize)
+
+    def _synchronize(self) -> None:
+        pending, self._pending = self._pending, []
+        for work in pending:
+            work.result()
+
+    def launch(self, work: Callable[[], object]) -> None:
+        """Queue `work` and return at once."""
+        self._pending.append(self._worker.submit(work))
+
+    def deferred(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """`call`, returning at once: zeros, one per row, that are the answer once it is done."""
+
+        def launch(*batch: Tensor) -> Tensor:
+            answer = torch.zeros(len(batch[0]))
+
+            @torch.inference_mode()  # a mode that each thread enters for itself
+            def work() -> None:
+                answer.copy_(call(*batch))
+
+            self.launch(work)
+            return answer
+
+        return launch
+
+    def close(self) -> None:
+        """Wait for the work and end the thread."""
+        self._worker.shutdown()
+
+
+@pytest.fixture
+def async_device() -> Iterator[AsyncDevice]:
+    """A simulated asynchronous device, idle."""
+    device = AsyncDevice()
+    yield device
+    device.close()
