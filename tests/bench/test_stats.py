@@ -228,6 +228,9 @@ class TestQualityInterval:
         interval = quality_interval([0.5] * 3, replicates, 1000, 0.95)
         assert interval.df == pytest.approx(199)
         assert interval.se == pytest.approx(replicates[0].std(ddof=1), rel=1e-3)
+        few = quality_interval([0.5] * 3, replicates, 4, 0.95)
+        assert few.se == pytest.approx(replicates[0].std(ddof=1) * math.sqrt(4 / 3))
+        assert few.df == pytest.approx(3)
 
     @pytest.mark.parametrize(("seeds", "units"), [(1, 100), (5, 1)])
     def test_one_seed_or_one_unit_bears_no_interval(self, seeds: int, units: int) -> None:
