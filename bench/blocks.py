@@ -47,10 +47,10 @@ class Sampled:
 
 
 @dataclass
-class Load:
+class ArmState:
     """One arm under load: what is called, and what measuring it has shown so far."""
 
-    arm: Arm
+    name: Arm
     call: Callable[..., Any]
     sampled: list[Sampled] = field(default_factory=list)
     first_call: float = 0.0  # seconds
@@ -63,30 +63,30 @@ class TooSmall(Exception):  # noqa: N818 - a result, not an error
     """The call is too short to be told from the cost of timing it."""
 
 
-def warm_up(load: Load, batches: Sequence[Batch], device: Device, cap: float) -> None:
+def warm_up(arm: ArmState, batches: Sequence[Batch], device: Device, cap: float) -> None:
     """Call until two successive windows agree within 5 % and show no trend, or `cap` seconds pass.
 
     The first call is timed apart: it carries compilation, packing and cache fill.
     """
     start = time.perf_counter()
-    durations, _ = time_each(load.call, batches[:1], device.synchronize)
-    load.first_call = durations[0] / 1e9
-    probe, _ = time_each(load.call, batches[:3], device.synchronize)
+    durations, _ = time_each(arm.call, batches[:1], device.synchronize)
+    arm.first_call = durations[0] / 1e9
+    probe, _ = time_each(arm.call, batches[:3], device.synchronize)
     size = int(np.clip(0.05e9 / max(np.median(probe), 1), 5, 2000))
     window = [batches[i % len(batches)] for i in range(size)]
     previous = math.inf
     while True:
-        durations, _ = time_each(load.call, window, device.synchronize)
+        durations, _ = time_each(arm.call, window, device.synchronize)
         halves = np.median(durations[: size // 2]), np.median(durations[size // 2 :])
         now = float(np.median(durations))
         if _agree(now, previous) and _agree(*halves):
-            load.steady = True
+            arm.steady = True
             break
-        load.steady = False
+        arm.steady = False
         previous = now
-        if time.perf_counter() - start > cap + load.first_call:
+        if time.perf_counter() - start > cap + arm.first_call:
             break
-    load.steady_call = now / 1e9
+    arm.steady_call = now / 1e9
 
 
 def _agree(a: float, b: float) -> bool:
@@ -115,7 +115,7 @@ class PairedBlocks:
         rng: np.random.Generator,
         mode: str,
     ) -> None:
-        self.loads = (Load("control", control), Load("treatment", treatment))
+        self.arms = (ArmState("control", control), ArmState("treatment", treatment))
         self.batches = list(batches)
         self.device, self.protocol, self.rng, self.mode = device, protocol, rng, mode
 
@@ -123,8 +123,8 @@ class PairedBlocks:
         """Warm both arms, in random order. Raises TooSmall where timing would drown the call."""
         for i in self.rng.permutation(2):
             with quiet():
-                warm_up(self.loads[i], self.batches, self.device, self.protocol.warmup_cap_seconds)
-        fastest = min(load.steady_call for load in self.loads) * 1e9
+                warm_up(self.arms[i], self.batches, self.device, self.protocol.warmup_cap_seconds)
+        fastest = min(arm.steady_call for arm in self.arms) * 1e9
         overhead = overhead_ns(self.device.synchronize)
         if fastest < OVERHEAD_FACTOR * overhead:
             raise TooSmall(
@@ -134,11 +134,11 @@ class PairedBlocks:
         seconds = (
             self.protocol.block_seconds if self.mode == "latency" else self.protocol.window_seconds
         )
-        slowest = max(load.steady_call for load in self.loads)
+        slowest = max(arm.steady_call for arm in self.arms)
         self.calls = max(self.protocol.min_iterations, math.ceil(seconds / slowest))
 
-    def run(self) -> Iterator[tuple[int, int, Load, Block]]:
-        """(pair, position, load, block) for every block, in the order measured."""
+    def run(self) -> Iterator[tuple[int, int, ArmState, Block]]:
+        """(pair, position, arm, block) for every block, in the order measured."""
         pairs = self.protocol.pairs
         orders = self.rng.permutation([0, 1] * (pairs // 2))
         for pair, first in enumerate(orders):
@@ -146,35 +146,35 @@ class PairedBlocks:
             for position in (0, 1):
                 shift = position * (self.calls // 2)
                 batches = [self.batches[i] for i in np.roll(picks, shift)]
-                load = self.loads[first ^ position]
+                arm = self.arms[first ^ position]
                 with quiet():
-                    block = self._block(load, batches)
-                yield pair, position, load, block
+                    block = self._block(arm, batches)
+                yield pair, position, arm, block
 
     def _picks(self) -> np.ndarray:
         rounds = math.ceil(self.calls / len(self.batches))
         drawn = [self.rng.permutation(len(self.batches)) for _ in range(rounds)]
         return np.concatenate(drawn)[: self.calls]
 
-    def _block(self, load: Load, batches: list[Batch]) -> Block:
+    def _block(self, arm: ArmState, batches: list[Batch]) -> Block:
         dropped = self.dropped
         head = [self.batches[i % len(self.batches)] for i in range(dropped)]
-        time_each(load.call, head, self.device.synchronize)
+        time_each(arm.call, head, self.device.synchronize)
         cut = int(self.rng.integers(1, len(batches)))
         durations: list[int] = []
         elapsed = 0
         for part in (batches[:cut], batches[cut:]):
             if self.mode == "latency":
-                times, last = time_each(load.call, part, self.device.synchronize)
+                times, last = time_each(arm.call, part, self.device.synchronize)
                 durations += times
                 elapsed += sum(times)
             else:
-                window, _, last = time_window(load.call, part, self.device.synchronize)
+                window, _, last = time_window(arm.call, part, self.device.synchronize)
                 elapsed += window
             waiting = time.perf_counter_ns()
-            self._keep(load, part[-1], last)
-            load.drain_share = max(
-                load.drain_share, (time.perf_counter_ns() - waiting) / max(elapsed, 1)
+            self._keep(arm, part[-1], last)
+            arm.drain_share = max(
+                arm.drain_share, (time.perf_counter_ns() - waiting) / max(elapsed, 1)
             )
         return Block(durations or [elapsed], len(batches), elapsed)
 
@@ -183,10 +183,10 @@ class PairedBlocks:
         """Calls at the head of a block that are not counted."""
         return max(2, self.calls // 10)
 
-    def _keep(self, load: Load, batch: Batch, output: Any) -> None:
+    def _keep(self, arm: ArmState, batch: Batch, output: Any) -> None:
         answer = scores(output)
         rows = answer[:SAMPLED_ROWS] if answer.dim() else answer
-        load.sampled.append(Sampled(batch, rows.detach().float().cpu().clone()))
+        arm.sampled.append(Sampled(batch, rows.detach().float().cpu().clone()))
 
 
 def rows_of(
@@ -194,11 +194,11 @@ def rows_of(
 ) -> Iterator[BlockRow | EventRow]:
     """Measure `blocks` and yield a row per block; a warning where an arm was not steady."""
     blocks.prepare()
-    for load in blocks.loads:
-        if not load.steady:
-            detail = f"{load.arm} at {point} had not settled when its warm-up was cut off"
+    for arm in blocks.arms:
+        if not arm.steady:
+            detail = f"{arm.name} at {point} had not settled when its warm-up was cut off"
             yield EventRow(scenario=scenario, name="not_steady", severity="warning", detail=detail)
-    for pair, position, load, block in blocks.run():
+    for pair, position, arm, block in blocks.run():
         samples = block.calls * batch_size
         if metric.name == LATENCY.name:
             value = float(np.median(block.durations)) / 1e9
@@ -210,7 +210,7 @@ def rows_of(
             point=point,
             pair=pair,
             position=1 if position else 0,
-            arm=load.arm,
+            arm=arm.name,
             value=value,
             samples=samples,
             durations_ns=tuple(block.durations),

@@ -20,7 +20,7 @@ from bench.certificate import Certificate, Power, Rate, RuleRate, keep
 from bench.device import Device
 from bench.environment import environment
 from bench.protocol import Protocol
-from bench.records import BlockRow, Trial
+from bench.records import CONTROL, BlockRow, Trial
 from bench.rules import RULES, rate
 from bench.runner import Progress, run_worker
 from bench.scenarios.base import all_threads
@@ -70,8 +70,10 @@ def _run(device: Device, protocol: Protocol, group: int, process: int, keys: lis
     spec = TrialSpec(
         id=f"certificate-{group}-{process}",
         mode="certificate",
-        baseline=BASELINE,
-        stack="control",
+        baseline="known-truths",
+        stack=CONTROL,
+        baseline_spec=BASELINE,
+        stack_spec=CONTROL,
         device=device.name,
         scenarios=(),
         process=group * 100 + process,

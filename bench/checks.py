@@ -52,18 +52,18 @@ def verify_timed_outputs(
     Each sampled batch is asked again, after another batch, so that work skipped or an answer kept
     from the call before shows.
     """
-    for load in blocks.loads:
-        for sample in load.sampled:
+    for arm in blocks.arms:
+        for sample in arm.sampled:
             decoy = blocks.batches[int(rng.integers(len(blocks.batches)))]
-            again = answers(load.call, [decoy, sample.batch])[1][: len(sample.rows)]
+            again = answers(arm.call, [decoy, sample.batch])[1][: len(sample.rows)]
             if not torch.isfinite(sample.rows).all():
-                yield _failure(scenario, "non_finite", f"{load.arm} gave NaN or infinite outputs")
+                yield _failure(scenario, "non_finite", f"{arm.name} gave NaN or infinite outputs")
                 break
             if differs(again, sample.rows):
                 yield _failure(
                     scenario,
                     "output_mismatch",
-                    f"{load.arm} answered a timed request otherwise than the same request untimed: "
+                    f"{arm.name} answered a timed request otherwise than the same request untimed: "
                     "work was skipped, or an answer was kept that should not have been",
                 )
                 break
@@ -71,12 +71,12 @@ def verify_timed_outputs(
 
 def verify_drain(blocks: PairedBlocks, scenario: str) -> Iterator[EventRow]:
     """Nothing much may be pending when the clock stops: the output must be there."""
-    for load in blocks.loads:
-        if load.drain_share > DRAIN_LIMIT:
+    for arm in blocks.arms:
+        if arm.drain_share > DRAIN_LIMIT:
             yield _failure(
                 scenario,
                 "unsynchronised",
-                f"{load.arm} was still working for {load.drain_share:.0%} of a block's time after "
+                f"{arm.name} was still working for {arm.drain_share:.0%} of a block's time after "
                 "the clock had stopped: it returns before its work is done",
             )
 

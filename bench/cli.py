@@ -209,16 +209,21 @@ def profile(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="dcnv2-int8_linear-offline-cpu")],
     suite: Annotated[str, typer.Option(help="The suite that holds the cell.")] = "default",
     to: Annotated[Path, typer.Option("--out", help="Folder for the traces.")] = Path("profile"),
+    device: DeviceName = "cpu",
     plugin: Plugins = [],
 ) -> None:
     """Profile both arms of a cell, in a pass that nothing is timed in."""
     from baselines.registry import load_plugin
+    from bench.campaign import artefact_store
+    from bench.device import get_device
+    from bench.plan import make_plan
     from bench.profiling import profile_cell
     from bench.suite import load_suite
 
     for path in plugin:
         load_plugin(path)
-    profile_cell(load_suite(suite), cell, to, out)
+    store, on = artefact_store(), get_device(device)
+    profile_cell(make_plan(load_suite(suite), on, store), cell, on, store, to, out)
 
 
 def _print_json(value: Any) -> None:

@@ -63,6 +63,12 @@ class Comparison:
     preparation: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
     @property
+    def served(self) -> tuple[nn.Module, nn.Module]:
+        """Both predictors, once they are built."""
+        assert self.predictors is not None
+        return self.predictors
+
+    @property
     def device(self) -> Device:
         """Where both arms run."""
         return self.control.device

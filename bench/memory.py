@@ -37,8 +37,8 @@ def _metric(name: str, estimator: str) -> Metric:
 
 
 MODEL_BYTES = _metric("model_bytes", "weights, buffers and packed state of what is served")
-PEAK_MEMORY = _metric("peak_memory", "peak above what the process held before the model")
-STEADY_MEMORY = _metric("steady_memory", "held after warm-up above what the process held before")
+PEAK_MEMORY = _metric("peak_memory", "peak of the allocator; on a CPU, of resident bytes")
+STEADY_MEMORY = _metric("steady_memory", "held after warm-up, counted as the peak is")
 PEAK_RESERVED = _metric("peak_reserved", "peak of the allocator's reservation")
 DEVICE_MEMORY = _metric("device_memory", "in use on the device beyond its context")
 
@@ -69,7 +69,7 @@ def training_memory(pipeline: Pipeline, arm: Arm, scenario: str) -> Iterator[Val
 
 
 class _Meter:
-    """What memory is held beyond the moment when the meter was made."""
+    """Peaks since the meter was made, which is before the model is loaded."""
 
     def __init__(self, device: Device) -> None:
         gc.collect()
@@ -77,7 +77,6 @@ class _Meter:
         self.on_device = DeviceMemory(device)
         device.reset_peaks()
         reset_peak_rss()
-        self.before = device.allocated() if device.allocated() is not None else rss_bytes()
 
     def rows(
         self, arm: Arm, scenario: str, call: Callable[..., Any], batches: list[Batch]
@@ -104,13 +103,13 @@ class _Meter:
         else:
             peak, steady = stats["peak_allocated"], stats["allocated"]
         values = {
-            PEAK_MEMORY: None if peak is None else peak - (self.before or 0),
-            STEADY_MEMORY: steady - (self.before or 0),
+            PEAK_MEMORY: peak,
+            STEADY_MEMORY: steady,
             PEAK_RESERVED: stats["peak_reserved"] if stats else None,
             DEVICE_MEMORY: self.on_device.added_bytes(),
         }
         for metric, value in values.items():
-            if value is not None and value > 0:
+            if value is not None:
                 yield ValueRow(scenario=scenario, metric=metric, arm=arm, value=float(value))
         if stats and stats["alloc_retries"]:
             yield EventRow(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,23 +19,25 @@ from bench.scenarios.base import SCENARIOS, Scenario
 from bench.store import Store
 from bench.suite import Suite
 
+_NAMED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.+-]*)\s*=\s*(?P<spec>.+)", re.DOTALL)
+
 
 def make_plan(suite: Suite, device: Device, store: Store, plugins: tuple[Path, ...] = ()) -> Plan:
     """The plan of `suite` on `device`. Loads every baseline's data once.
 
     Raises LeanRecError where a name or parameter is wrong, or data can't be had.
     """
-    baselines = _unique(format_spec(BASELINES.make(text)) for text in suite.baselines)
-    stacks = _unique([CONTROL, *(stack_spec(make_stack(text)) for text in suite.stacks)])
+    baselines = _named(suite.baselines, lambda text: format_spec(BASELINES.make(text)))
+    stacks = {CONTROL: CONTROL} | _named(suite.stacks, lambda text: stack_spec(make_stack(text)))
     scenarios = _scenarios(suite.scenarios)
     cells = [
         PlannedCell(
             cell=Cell(baseline=b, stack=s, scenario=scenario.name, device=device.name),
             skip=reason,
         )
-        for b in baselines
-        for s in stacks
-        for scenario, reason in _reasons(b, s, scenarios, device, store)
+        for b, baseline in baselines.items()
+        for s, stack in stacks.items()
+        for scenario, reason in _reasons(baseline, stack, scenarios, device, store)
     ]
     ids = [c.cell.id for c in cells]
     primary = tuple(i for i in ids if any(fnmatch(i, pattern) for pattern in suite.primary))
@@ -43,6 +46,8 @@ def make_plan(suite: Suite, device: Device, store: Store, plugins: tuple[Path, .
         about=suite.about,
         protocol=suite.protocol,
         cells=tuple(cells),
+        baselines=baselines,
+        stacks=stacks,
         scenarios={s.name: format_spec(s) for s in scenarios},
         primary=primary,
         quality_gate=suite.gates.quality,
@@ -81,13 +86,25 @@ def _reasons(
     return reasons
 
 
-def _unique(items: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(items))
+def _named(entries: Iterable[str], canonical: Callable[[str], str]) -> dict[str, str]:
+    """Name → canonical spec of entries of the form ``spec`` or ``name = spec``."""
+    named: dict[str, str] = {}
+    for entry in entries:
+        match = _NAMED.fullmatch(entry.strip())
+        spec = canonical(match["spec"] if match else entry)
+        name = match["name"] if match else spec
+        if named.setdefault(name, spec) != spec:
+            raise LeanRecError(
+                f"The suite calls two things {name!r}: {named[name]} and {spec}.",
+                "Their records could not be told apart.",
+                "Rename one of them.",
+            )
+    return named
 
 
 @dataclass(frozen=True)
 class PlannedComparison:
-    """The cells that one series of processes measures: a baseline, a stack, a device."""
+    """The cells that one series of processes measures: a baseline, a stack, a device, by name."""
 
     baseline: str
     stack: str

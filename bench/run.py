@@ -45,7 +45,9 @@ class Plan(Row):
     about: str = ""
     protocol: Protocol
     cells: tuple[PlannedCell, ...]
-    scenarios: dict[str, str] = Field(default_factory=dict)  # name → spec
+    baselines: dict[str, str] = Field(default_factory=dict)  # name → spec, as of the next two
+    stacks: dict[str, str] = Field(default_factory=dict)
+    scenarios: dict[str, str] = Field(default_factory=dict)
     primary: tuple[str, ...] = ()  # cell ids of the suite's primary family
     quality_gate: QualityMargin | None = None
     plugins: tuple[Path, ...] = ()

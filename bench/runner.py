@@ -165,7 +165,7 @@ class Runner:
         """The comparisons whose training this one rests on: the control's, and its own if any."""
         control = PlannedComparison(comparison.baseline, CONTROL, comparison.device, ())
         own = PlannedComparison(comparison.baseline, comparison.stack, comparison.device, ())
-        retrained = TRAINING_STAGES & stages_of(make_stack(comparison.stack))
+        retrained = TRAINING_STAGES & stages_of(make_stack(self.plan.stacks[comparison.stack]))
         return [control, own] if retrained else [control]
 
     def _memory_scenarios(self, comparison: PlannedComparison) -> PlannedComparison:
@@ -219,6 +219,8 @@ class Runner:
             mode=mode,
             baseline=comparison.baseline,
             stack=comparison.stack,
+            baseline_spec=self.plan.baselines[comparison.baseline],
+            stack_spec=self.plan.stacks[comparison.stack],
             device=comparison.device,
             scenarios=comparison.scenarios,
             process=process,

@@ -26,7 +26,8 @@ class Gates(BaseModel):
 class Suite(BaseModel):
     """The matrix: every baseline × every stack × every scenario.
 
-    Entries are specs, for example ``dcnv2(width=1024)``; a stack joins techniques by ``+``.
+    Entries are specs, for example ``dcnv2(width=1024)``, or ``name = spec``, which gives the spec
+    the name that reports show. A stack joins techniques by ``+``.
     primary: patterns of cell ids (shell wildcards) whose verdicts form the primary family.
     """
 
@@ -98,7 +99,12 @@ def narrowed(
 
 
 def _of_suite(spec: str, entries: tuple[str, ...]) -> str:
-    return next((e for e in entries if "+" not in e and e.split("(")[0].strip() == spec), spec)
+    """The suite's own entry of that name, of that plug-in with other parameters, or `spec`."""
+    for entry in entries:
+        name, _, rest = entry.partition("=")
+        if spec == name.strip() or ("+" not in entry and spec == entry.split("(")[0].strip()):
+            return entry
+    return spec
 
 
 def _nearest(key: str) -> str:

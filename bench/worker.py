@@ -45,6 +45,8 @@ class TrialSpec(Row):
     mode: Mode
     baseline: str
     stack: str
+    baseline_spec: str
+    stack_spec: str
     device: str
     scenarios: tuple[str, ...]
     process: int
@@ -105,7 +107,7 @@ def _rows(spec: TrialSpec, phases: Phases) -> Iterator[Row]:
         load_plugin(path)
     device = get_device(spec.device)
     pipeline = Pipeline.from_specs(
-        spec.baseline, spec.stack, device, spec.process, Store(spec.store)
+        spec.baseline_spec, spec.stack_spec, device, spec.process, Store(spec.store)
     )
     scenarios = [SCENARIOS.make(text) for text in spec.scenarios]
     rng = np.random.default_rng([spec.process, *spec.id.encode()])

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -36,18 +36,9 @@ class Scenario(ABC):
         """Measure both arms of the comparison."""
 
 
-SCENARIOS: Registry[Scenario] = Registry("scenario", "bench.scenarios", "leanrec.scenarios")
-scenario = SCENARIOS.register
-
-
-def all_threads() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
-class PointLoad:
-    """One point of a scenario: what both arms are called with."""
+class Load:
+    """One point of a timed scenario: what both arms are called with."""
 
     calls: tuple[Callable[..., Any], Callable[..., Any]]
     batches: Sequence[Batch]
@@ -55,31 +46,53 @@ class PointLoad:
     threads: int
 
 
-def measure_point(
-    comparison: Comparison, name: str, mode: str, load: PointLoad, *, repeatable: bool
-) -> Iterator[ScenarioRow]:
-    """Paired blocks at one point, then the checks of what was timed.
+class TimedScenario(Scenario):
+    """A scenario that times both arms by paired blocks at each of its loads.
 
-    repeatable: the same batch gives the same answer (inference, not a training step), so that
-    sampled outputs can be asked again. Adds the excess of the first calls to the preparation.
+    mode: what a block is worth, "latency" or "throughput". inference: the same batch gives the
+    same answer, so that gradients are off and sampled answers are asked again.
     """
-    torch.set_num_threads(load.threads)
-    point = {"batch": load.batch_size, "threads": load.threads}
-    blocks = PairedBlocks(
-        *load.calls, load.batches, comparison.device, comparison.protocol, comparison.rng, mode
-    )
-    metric = LATENCY if mode == "latency" else THROUGHPUT
-    try:
-        with comparison.phases("blocks"):
-            yield from rows_of(blocks, name, metric, point, load.batch_size)
-    except TooSmall as error:
-        yield EventRow(
-            scenario=name, name="too_small", severity="failure", detail=f"{point}: {error}"
-        )
-        return
-    for i, arm in enumerate(blocks.loads):
-        comparison.preparation[i] += max(0.0, arm.first_call - arm.steady_call)
-    with comparison.phases("checks"):
-        yield from checks.verify_drain(blocks, name)
-        if repeatable:
-            yield from checks.verify_timed_outputs(blocks, name, comparison.rng)
+
+    mode: ClassVar[Literal["latency", "throughput"]]
+    inference: ClassVar[bool] = True
+
+    @abstractmethod
+    def loads(self, comparison: Comparison) -> Iterator[Load]:
+        """The points, each made just before it is measured."""
+
+    def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
+        """Paired blocks at every load."""
+        with torch.inference_mode(self.inference):
+            for load in self.loads(comparison):
+                yield from self._measure_load(comparison, load)
+
+    def _measure_load(self, comparison: Comparison, load: Load) -> Iterator[ScenarioRow]:
+        torch.set_num_threads(load.threads)
+        point = {"batch": load.batch_size, "threads": load.threads}
+        blocks = PairedBlocks(
+            *load.calls, load.batches, comparison.device, comparison.protocol, comparison.rng,
+            self.mode,
+        )  # fmt: skip
+        metric = LATENCY if self.mode == "latency" else THROUGHPUT
+        try:
+            with comparison.phases("blocks"):
+                yield from rows_of(blocks, self.name, metric, point, load.batch_size)
+        except TooSmall as error:
+            detail = f"{point}: {error}"
+            yield EventRow(scenario=self.name, name="too_small", severity="failure", detail=detail)
+            return
+        for i, arm in enumerate(blocks.arms):
+            comparison.preparation[i] += max(0.0, arm.first_call - arm.steady_call)
+        with comparison.phases("checks"):
+            yield from checks.verify_drain(blocks, self.name)
+            if self.inference:
+                yield from checks.verify_timed_outputs(blocks, self.name, comparison.rng)
+
+
+SCENARIOS: Registry[Scenario] = Registry("scenario", "bench.scenarios", "leanrec.scenarios")
+scenario = SCENARIOS.register
+
+
+def all_threads() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

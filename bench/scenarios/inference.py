@@ -8,46 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import torch
+from typing import ClassVar, Literal
 
 from bench.comparison import Comparison
-from bench.scenarios.base import PointLoad, Scenario, ScenarioRow, measure_point, scenario
+from bench.scenarios.base import Load, TimedScenario, scenario
 
 
-def _measure(
-    comparison: Comparison, name: str, mode: str, batch_sizes: tuple[int, ...], threads: int
-) -> Iterator[ScenarioRow]:
-    assert comparison.predictors is not None
-    with torch.inference_mode():
-        for size in batch_sizes:
+@dataclass(frozen=True)
+class _Inference(TimedScenario):
+    batch_sizes: tuple[int, ...] = (512, 4096)
+    threads: int = 1
+
+    def loads(self, comparison: Comparison) -> Iterator[Load]:
+        """Requests drawn from the test split, at every batch size."""
+        for size in self.batch_sizes:
             with comparison.phases("load"):
                 batches = comparison.requests(size, comparison.protocol.distinct_batches)
-            load = PointLoad(comparison.predictors, batches, size, threads)
-            yield from measure_point(comparison, name, mode, load, repeatable=True)
+            yield Load(comparison.served, batches, size, self.threads)
 
 
 @scenario("offline")
 @dataclass(frozen=True)
-class Offline(Scenario):
+class Offline(_Inference):
     """All requests are there at once: samples a second in saturated windows."""
 
-    batch_sizes: tuple[int, ...] = (512, 4096)
-    threads: int = 1
-
-    def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
-        """Throughput of both arms at every batch size."""
-        yield from _measure(comparison, self.name, "throughput", self.batch_sizes, self.threads)
+    mode: ClassVar[Literal["latency", "throughput"]] = "throughput"
 
 
 @scenario("single-stream")
 @dataclass(frozen=True)
-class SingleStream(Scenario):
+class SingleStream(_Inference):
     """One request after another: the latency that a caller waits for, and its tail."""
 
-    batch_sizes: tuple[int, ...] = (1, 32, 512, 4096)
-    threads: int = 1
+    mode: ClassVar[Literal["latency", "throughput"]] = "latency"
 
-    def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
-        """Latency of both arms at every batch size."""
-        yield from _measure(comparison, self.name, "latency", self.batch_sizes, self.threads)
+    batch_sizes: tuple[int, ...] = (1, 32, 512, 4096)

@@ -27,13 +27,11 @@ class Quality(Scenario):
 
     def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
         """Score both arms, then resample."""
-        assert comparison.predictors is not None
         pipeline = comparison.control
         task, device = pipeline.baseline.task, comparison.device.torch_device
         with comparison.phases("quality"), torch.inference_mode():
             control, treatment = (
-                task.score(p, pipeline.data, pipeline.data.test, device)
-                for p in comparison.predictors
+                task.score(p, pipeline.data, pipeline.data.test, device) for p in comparison.served
             )
         protocol = f"{pipeline.data.protocol} [split {pipeline.data_digest}]"
         with comparison.phases("quality"):

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
-from baselines.base import Batch
 from bench.comparison import Comparison
-from bench.pipeline import TRAINING_STAGES, Pipeline
+from bench.pipeline import TRAINING_STAGES
 from bench.records import Arm, Metric, ValueRow
-from bench.scenarios.base import (
-    PointLoad,
-    Scenario,
-    ScenarioRow,
-    all_threads,
-    measure_point,
-    scenario,
-)
+from bench.scenarios.base import Load, ScenarioRow, TimedScenario, all_threads, scenario
 
 SAMPLES_TO_TARGET = Metric(
     name="samples_to_target",
@@ -33,7 +25,7 @@ SAMPLES_TO_TARGET = Metric(
 
 @scenario("train")
 @dataclass(frozen=True)
-class Train(Scenario):
+class Train(TimedScenario):
     """Training steps on the baseline's own batches.
 
     target: the share of the control's best validation metric that counts as trained. Time to
@@ -43,17 +35,31 @@ class Train(Scenario):
     """
 
     stages: ClassVar[frozenset[str]] = TRAINING_STAGES
+    mode: ClassVar[Literal["latency", "throughput"]] = "throughput"
+    inference: ClassVar[bool] = False
 
     target: float = 0.99
     threads: int = 0
 
+    def loads(self, comparison: Comparison) -> Iterator[Load]:
+        """Steps of two fresh trainers on the control's batches."""
+        with comparison.phases("load"):
+            control, treatment = (
+                p.trainer(p.fresh_model(p.device.torch_device))
+                for p in (comparison.control, comparison.treatment)
+            )
+            drawn = itertools.islice(
+                control.batches(comparison.control.data.train),
+                comparison.protocol.distinct_batches,
+            )
+            size = control.recipe.batch_size
+            batches = [batch for batch in drawn if len(batch[0]) == size]
+        calls = (lambda *b: control.step(b)), (lambda *b: treatment.step(b))
+        yield Load(calls, batches, size, self.threads or all_threads())
+
     def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
         """Training throughput of both arms, and samples to the target."""
-        with comparison.phases("load"):
-            control, size, batches = _step(comparison.control, comparison)
-            treatment, _, _ = _step(comparison.treatment, comparison)
-        load = PointLoad((control, treatment), batches, size, self.threads or all_threads())
-        yield from measure_point(comparison, self.name, "throughput", load, repeatable=False)
+        yield from super().measure(comparison)
         histories = comparison.control.history(), comparison.treatment.history()
         best = histories[0].epochs[histories[0].best].valid
         goal = best * self.target if histories[0].direction == "higher" else best / self.target
@@ -66,16 +72,3 @@ class Train(Scenario):
                 arm=arm,
                 value=math.inf if reached is None else reached,
             )
-
-
-def _step(
-    pipeline: Pipeline, comparison: Comparison
-) -> tuple[Callable[..., Any], int, list[Batch]]:
-    device = comparison.device
-    trainer = pipeline.trainer(pipeline.fresh_model(device.torch_device))
-    drawn = itertools.islice(
-        trainer.batches(pipeline.data.train), comparison.protocol.distinct_batches
-    )
-    size = pipeline.recipe.batch_size
-    batches = [batch for batch in drawn if len(batch[0]) == size]
-    return lambda *batch: trainer.step(batch), size, batches
