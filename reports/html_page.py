@@ -33,8 +33,8 @@ def page(report: Report) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{style()}</style></head>"
-        f"<body><main><h1>{title}</h1>{sections}</main></body></html>\n"
+        f"<title>{title}</title><style>{style('blocks.css')}{style('page.css')}</style></head>"
+        f'<body class="leanrec"><main><h1>{title}</h1>{sections}</main></body></html>\n'
     )
 
 
@@ -70,14 +70,14 @@ def table(frame: pd.DataFrame) -> str:
         for row in frame.itertuples(index=False, name=None)
     )
     return (
-        '<div class="scroll"><table class="leanrec">'
+        '<div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def style() -> str:
-    """The style sheet of a page; the dashboard takes its tables' look from it too."""
-    return resources.files("reports").joinpath("page.css").read_text(encoding="utf-8")
+def style(name: str) -> str:
+    """A style sheet: ``page.css``, or ``blocks.css`` for what is inside ``.leanrec``."""
+    return resources.files("reports").joinpath(name).read_text(encoding="utf-8")
 
 
 def _cell(value: object, whole: bool) -> str:

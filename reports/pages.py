@@ -85,18 +85,14 @@ OUTCOMES = {
 def report(run: Run) -> Report:
     """Everything that a report of `run` says, warnings first."""
     sections = [
-        _warnings(run),
+        Section("Warnings", warning_blocks(run)),
         Section("The answer", answer_blocks(run)),
-        Section("Verdicts", (Text(_READING), Table(tables.verdict_matrix(run)))),
+        Section("Verdicts", verdict_blocks(run)),
         Section("Quality against speed", quality_speed_blocks(run)),
         Section("Effects", effect_blocks(run)),
         Section("Quality by segment", segment_blocks(run)),
-        Section("Preparation cost", _table_or(tables.preparation_table(run), "None recorded.")),
-        Section("Skipped", _table_or(tables.skipped_table(run), "No cell was skipped.")),
-        Section("Certificate of the host", certificate_blocks(run)),
-        Section("Environment", _table_or(provenance.environment_table(run), "Not recorded.")),
-        Section("Protocol in brief", (Table(provenance.protocol_table(run)),)),
-        Section("The engine's own cost", _table_or(provenance.accounting(run), _UNFINISHED)),
+        *cost_sections(run),
+        *provenance_sections(run),
     ]
     kept = tuple(section for section in sections if section.blocks)
     return Report(f"LeanRec report: {run.plan.suite}", kept)
@@ -121,21 +117,27 @@ def answer_blocks(run: Run) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+def verdict_blocks(run: Run) -> tuple[Block, ...]:
+    """The verdict matrix and how to read it."""
+    return (Text(_READING), *_table_or(tables.verdict_matrix(run), "No cell is selected."))
+
+
 def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
     """A figure for each baseline × speed scenario × device."""
-    return tuple(
+    pictures = tuple(
         Picture(
             figures.svg(figures.quality_speed(run, *key)),
             f"Quality against speed of each stack on {' '.join(key)}; the numbers are in Effects.",
         )
         for key in figures.speed_scenarios(run)
     )
+    return pictures or (Text("No stack has both a speed and a quality yet."),)
 
 
-def effect_blocks(run: Run, effects: list[Effect] | None = None) -> tuple[Block, ...]:
-    """Forest plots and a table for each baseline × scenario × device; of `effects` where given."""
+def effect_blocks(run: Run) -> tuple[Block, ...]:
+    """Forest plots and a table for each baseline × scenario × device."""
     groups: dict[str, list[Effect]] = {}
-    for e in run.effects if effects is None else effects:
+    for e in run.effects:
         if not e.segment:
             groups.setdefault(f"{e.baseline}, {e.scenario}, {e.device}", []).append(e)
     blocks: list[Block] = []
@@ -150,9 +152,9 @@ def effect_blocks(run: Run, effects: list[Effect] | None = None) -> tuple[Block,
     return tuple(blocks)
 
 
-def segment_blocks(run: Run, effects: list[Effect] | None = None) -> tuple[Block, ...]:
+def segment_blocks(run: Run) -> tuple[Block, ...]:
     """A table for each baseline × metric × grouping, one column for each segment."""
-    frame = tables.segments_table(run, effects)
+    frame = tables.segments_table(run)
     if frame.empty:
         return (Text("Quality was not measured by segment."),)
     keys = ["Baseline", "Device", "Metric", "Segment"]
@@ -166,6 +168,24 @@ def segment_blocks(run: Run, effects: list[Effect] | None = None) -> tuple[Block
     return tuple(blocks)
 
 
+def cost_sections(run: Run) -> tuple[Section, ...]:
+    """What is paid once, and what was not run."""
+    return (
+        Section("Preparation cost", _table_or(tables.preparation_table(run), "None recorded.")),
+        Section("Skipped", _table_or(tables.skipped_table(run), "No cell was skipped.")),
+    )
+
+
+def provenance_sections(run: Run) -> tuple[Section, ...]:
+    """Where the numbers come from."""
+    return (
+        Section("Certificate of the host", certificate_blocks(run)),
+        Section("Environment", _table_or(provenance.environment_table(run), "Not recorded.")),
+        Section("Protocol in brief", (Table(provenance.protocol_table(run)),)),
+        Section("The engine's own cost", _table_or(provenance.accounting(run), _UNFINISHED)),
+    )
+
+
 def certificate_blocks(run: Run) -> tuple[Block, ...]:
     """The certificate, or what its absence means."""
     return _table_or(
@@ -175,9 +195,10 @@ def certificate_blocks(run: Run) -> tuple[Block, ...]:
     )
 
 
-def _warnings(run: Run) -> Section:
+def warning_blocks(run: Run) -> tuple[Block, ...]:
+    """The warnings of a run, none where there are none."""
     lines = tuple(("", line) for line in run.warnings)
-    return Section("Warnings", (Items(lines, warning=True),) if lines else ())
+    return (Items(lines, warning=True),) if lines else ()
 
 
 def _item(answer: Answer) -> tuple[str, str]:

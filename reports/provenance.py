@@ -25,29 +25,25 @@ def environment_table(run: Run) -> pd.DataFrame:
 
 
 def certificate_table(run: Run) -> pd.DataFrame:
-    """What this host's measurements are worth; empty where the host has no certificate."""
+    """What this host's verdicts are worth; empty where the host has no certificate."""
     certificate = run.environment.get("certificate") or {}
-    rows: list[tuple[str, str]] = []
-    if certificate.get("measured"):
-        rows.append(("Measured", str(certificate["measured"])))
-    if certificate.get("budget"):
-        rows.append(("Budget of a comparison", str(certificate["budget"])))
-    if alarms := certificate.get("false_alarms"):
-        rows.append(("Identical code called different (false alarms)", _share(alarms, "rate")))
-    coverage = certificate.get("coverage")
-    if isinstance(coverage, Mapping):
-        name = "rate" if "rate" in coverage else "covered"
-        rows.append(("Intervals that hold “no difference” (coverage)", _share(coverage, name)))
-    elif isinstance(coverage, (int, float)):
-        rows.append(("Intervals that hold “no difference” (coverage)", fmt.percent(coverage)))
-    for found in certificate.get("power") or ():
-        injected = fmt.percent(_number(found, "injected"))
-        rows.append((f"Injected slow-down of {injected} found", _share(found, "found")))
+    told = (("Measured", "measured"), ("Budget of a comparison", "budget"))
+    rows = [(what, str(certificate[key])) for what, key in told if certificate.get(key)]
+    rows += [
+        (what, _share(certificate[key]))
+        for what, key in (
+            ("Identical code: faster or slower was said (false alarms)", "false_alarms"),
+            ("Identical code: the interval held “no difference” (coverage)", "coverage"),
+        )
+        if certificate.get(key)
+    ]
+    for power in certificate.get("power") or ():
+        rows.append((f"{_injected(power)}: slower was said (power)", _share(power.get("found"))))
+    for rule in certificate.get("rules") or ():
+        said = f"{_injected(rule)}: {rule.get('rule', '')} said different"
+        rows.append((said, _share(rule.get("different"))))
     for metric, floor in (certificate.get("noise_floor") or {}).items():
         rows.append((f"Noise floor of {metric}", f"±{fmt.percent(_float(floor))}"))
-    for rule in certificate.get("rules") or ():
-        alarm = fmt.percent(_number(rule, "false_alarms"))
-        rows.append((f"False alarms of “{rule.get('rule', '?')}” on the same data", alarm))
     return pd.DataFrame(rows, columns=["What", "Value"])
 
 
@@ -113,15 +109,17 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _share(found: Mapping[str, Any], name: str) -> str:
-    text = fmt.percent(_number(found, name))
-    if "low" in found and "high" in found:
-        text += f" [{fmt.percent(_number(found, 'low'))}, {fmt.percent(_number(found, 'high'))}]"
-    return text + (f" of {found['n']}" if "n" in found else "")
+def _injected(found: Mapping[str, Any]) -> str:
+    slowdown = found.get("injected")
+    return f"Slow-down of {fmt.percent(_float(slowdown))}" if slowdown else "Identical code"
 
 
-def _number(found: Mapping[str, Any], name: str) -> float:
-    return _float(found.get(name))
+def _share(rate: Any) -> str:
+    """A share with its interval, as the certificate holds it."""
+    if not isinstance(rate, Mapping):
+        return fmt.NOT_AVAILABLE
+    share, low, high = (fmt.percent(_float(rate.get(key))) for key in ("rate", "low", "high"))
+    return f"{share} [{low}, {high}] of {rate.get('n', '?')}"
 
 
 def _float(value: Any) -> float:

@@ -66,13 +66,19 @@ TRUTHS = {
     "prune-unstructured": Truth({1: 1.0, 512: 1.0, 4096: 1.0}, 1.0, -0.0005, 0.2),
     "compile": Truth({1: 1.4, 512: 1.05, 4096: 1.1}, 1.0, 0.0, 12.0),
 }
-CERTIFICATE = {
+CERTIFICATE: dict[str, Any] = {
     "measured": "2025-01-01T00:00:00+00:00",
     "noise_floor": {"latency": 0.013, "throughput": 0.009},
     "false_alarms": {"rate": 0.005, "low": 0.0, "high": 0.03, "n": 200},
     "coverage": {"rate": 0.96, "low": 0.92, "high": 0.98, "n": 200},
-    "power": [{"injected": 0.05, "found": 0.9, "low": 0.8, "high": 0.96, "n": 60}],
-    "rules": [{"rule": "t-test on raw timings", "false_alarms": 0.42}],
+    "power": [{"injected": 0.05, "found": {"rate": 0.9, "low": 0.8, "high": 0.96, "n": 60}}],
+    "rules": [
+        {
+            "rule": "t-test on raw timings",
+            "injected": 0.0,
+            "different": {"rate": 0.42, "low": 0.35, "high": 0.49, "n": 200},
+        }
+    ],
     "budget": "5 processes of 4 block pairs",
 }
 ENVIRONMENT: dict[str, Any] = {

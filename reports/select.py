@@ -1,0 +1,54 @@
+"""A part of a run: what a reader wants to look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from bench.effects import Effect
+from bench.records import CONTROL, Cell
+from bench.run import Run
+
+_PARAMETERS = re.compile(r'"(?:\\.|[^"\\])*"|\([^()"]*\)')
+
+
+def techniques_of(stack: str) -> tuple[str, ...]:
+    """The names of the techniques in a stack, without their parameters."""
+    if stack == CONTROL:
+        return ()
+    bare = _PARAMETERS.sub("", _PARAMETERS.sub("", stack))
+    return tuple(part.strip() for part in bare.split("+"))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The names to keep; an empty collection keeps all.
+
+    A stack is kept for any one of its techniques; the control, which has none, always.
+    """
+
+    baselines: Collection[str] = ()
+    techniques: Collection[str] = ()
+    scenarios: Collection[str] = ()
+    metrics: Collection[str] = ()
+
+    def of(self, run: Run) -> Run:
+        """`run` with only the cells and effects selected.
+
+        The effects are those of the whole run: a verdict is held by its family, which a reader's
+        choice of what to look at must not change.
+        """
+        cells = tuple(p for p in run.plan.cells if self._has(p.cell))
+        part = replace(run, plan=run.plan.model_copy(update={"cells": cells}))
+        part.__dict__["effects"] = [e for e in run.effects if self._has(e)]
+        return part
+
+    def _has(self, cell: Cell | Effect) -> bool:
+        names = techniques_of(cell.stack)
+        return (
+            (not self.baselines or cell.baseline in self.baselines)
+            and (not self.techniques or not names or not set(names).isdisjoint(self.techniques))
+            and (not self.scenarios or cell.scenario in self.scenarios)
+            and (not self.metrics or not isinstance(cell, Effect) or cell.metric in self.metrics)
+        )
