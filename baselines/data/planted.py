@@ -52,7 +52,7 @@ def ctr(
         count = part.stop - start
         for field in range(fields):
             drawn[part, field] = zipf(count, ids, zipf_exponent, rng)
-        truth[part] = _click_probability(drawn[part], seed)
+        truth[part] = click_probability(drawn[part], seed)
         labels[part] = rng.random(count) < truth[part]
     users, items = (torch.from_numpy(drawn[:, k].copy()) for k in (0, 1))
     whole = Split((torch.from_numpy(drawn),), torch.from_numpy(labels), users, items)
@@ -137,7 +137,7 @@ def sequences(
     shares = (*SUCCESSORS, 1 - sum(SUCCESSORS))
     for step in range(1, chain.shape[1]):
         options = np.empty((users, choices), dtype=np.int64)
-        options[:, :-1] = _successors(chain[:, step - 1], items, seed)
+        options[:, :-1] = successors(chain[:, step - 1], items, seed)
         options[:, -1] = zipf(users, items, zipf_exponent, rng)
         chain[:, step] = options[np.arange(users), rng.choice(choices, size=users, p=shares)]
     user = torch.arange(users)
@@ -160,7 +160,7 @@ def sequences(
     )  # fmt: skip
 
 
-def _click_probability(ids: np.ndarray, seed: int) -> np.ndarray:
+def click_probability(ids: np.ndarray, seed: int) -> np.ndarray:
     """The true probability of a click for each row of ids [n, F]: float64 [n]."""
     fields = ids.shape[1]
     main = sum(normals(seed, field, ids[:, field]) for field in range(fields))
@@ -207,7 +207,7 @@ def _best_ranking(
     return {metric.name: metric(scored) for metric in RETRIEVAL_METRICS}
 
 
-def _successors(last: np.ndarray, items: int, seed: int) -> np.ndarray:
+def successors(last: np.ndarray, items: int, seed: int) -> np.ndarray:
     """The successors of each item, popular ones more often: int64 [n, 3]."""
     ranks = [
         items ** uniforms(seed, k, last) - 1 for k in range(len(SUCCESSORS))
@@ -224,12 +224,12 @@ def _next_ranks(
     """
     mass = np.arange(1, items + 1, dtype=np.float64) ** -exponent
     mass *= (1 - sum(SUCCESSORS)) / mass.sum()
-    successors = _successors(last, items, seed)
+    likely = successors(last, items, seed)
     top = np.broadcast_to(np.arange(10), (len(last), 10))
-    candidates = np.concatenate((successors, top), axis=1)
+    candidates = np.concatenate((likely, top), axis=1)
     probability = mass[candidates]
     for k, share in enumerate(SUCCESSORS):
-        probability += share * (candidates == successors[:, [k]])
+        probability += share * (candidates == likely[:, [k]])
     is_target = candidates == target[:, None]
     own = probability[np.arange(len(target)), is_target.argmax(1)]
     earlier = np.tri(candidates.shape[1], k=-1, dtype=bool)
