@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ def profile(
 
     Raises LeanRecError where `out` cannot be written.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it tells its own progress on stderr
     return [_profile_arm(arm, work, out, device, top) for arm, work in calls.items()]
 
 
