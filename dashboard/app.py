@@ -59,7 +59,8 @@ def main(folders: list[Path]) -> None:
         st.cache_resource.clear()
         st.rerun()
     st.title(plain(f"LeanRec: {run.plan.suite}"))
-    st.caption(plain(state(run)))
+    if run.summary is None or not run.summary.finished:
+        st.info(plain(state(run)))
     _warn(run)
     for section in VIEWS[view](shown):
         st.header(plain(section.title))

@@ -22,6 +22,7 @@ def launch(runs: list[Path], port: int | None = None) -> int:
         "server.address": "127.0.0.1",
         "server.headless": "true",
         "server.fileWatcherType": "none",
+        "client.toolbarMode": "viewer",
         "browser.gatherUsageStats": "false",
     }
     if port is not None:

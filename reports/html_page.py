@@ -12,9 +12,10 @@ import pandas as pd
 from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
 
 _TONES = {
-    "good": ("faster", "smaller", "better", "non-inferior"),
+    "good": ("faster", "smaller", "better"),
     "bad": ("slower", "larger", "inferior", "failed"),
     "open": ("inconclusive", "in progress", "skipped", "not measured"),
+    "even": ("non-inferior",),  # named, because it holds the word inferior
 }
 _TONE = {word: tone for tone, found in _TONES.items() for word in found}
 _WORD = re.compile("|".join(sorted(map(re.escape, _TONE), key=len, reverse=True)))
