@@ -21,6 +21,25 @@ from baselines.base import Batch
 Call = Callable[..., Any]
 Synchronize = Callable[[], None] | None
 
+
+class Tally:
+    """Rows that calls were really given; what a scenario claims is held against it."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def add(self, batches: Sequence[Batch]) -> None:
+        """Count the rows of batches that a loop has run."""
+        self.rows += sum(len(batch[0]) for batch in batches)
+
+    def take(self) -> int:
+        """The rows since the last take."""
+        rows, self.rows = self.rows, 0
+        return rows
+
+
+TALLY = Tally()
+
 _NULL_CALLS = 2000
 
 
@@ -68,6 +87,7 @@ def time_each(
                 answer = call(*batch)
                 synchronize()
                 note(clock() - start)
+    TALLY.add(batches)
     return durations, answer
 
 
@@ -89,6 +109,7 @@ def time_window(
         if synchronize is not None:
             synchronize()
         elapsed = clock() - start
+    TALLY.add(batches)
     return elapsed, len(batches), answer
 
 
@@ -109,6 +130,7 @@ def device_events(call: Call, batches: Sequence[Batch]) -> tuple[int, int, Any]:
             answer = call(*batch)
         last.record()
         last.synchronize()
+    TALLY.add(batches)
     return round(first.elapsed_time(last) * 1e6), len(batches), answer
 
 
