@@ -48,15 +48,27 @@ class Sampled:
 
 @dataclass
 class ArmState:
-    """One arm under load: what is called, and what measuring it has shown so far."""
+    """One arm under load: what is called, and what measuring it has shown so far.
+
+    Times in seconds. steady_call: median of the last warm-up window. reads: what it took to read
+    each sampled answer of a block. wall, processor: of all blocks.
+    """
 
     name: Arm
     call: Callable[..., Any]
     sampled: list[Sampled] = field(default_factory=list)
-    first_call: float = 0.0  # seconds
-    steady_call: float = 0.0  # seconds, median of the last warm-up window
+    first_call: float = 0.0
+    steady_call: float = 0.0
     steady: bool = True
-    drain_share: float = 0.0  # of a block's time, what was still pending at its end
+    reads: list[float] = field(default_factory=list)
+    wall: float = 0.0
+    processor: float = 0.0
+
+    def keep(self, batch: Batch, output: Any) -> None:
+        """Sample the first rows of an answer."""
+        answer = scores(output)
+        rows = answer[:SAMPLED_ROWS] if answer.dim() else answer
+        self.sampled.append(Sampled(batch, rows.detach().float().cpu().clone()))
 
 
 class TooSmall(Exception):  # noqa: N818 - a result, not an error
@@ -76,7 +88,7 @@ def warm_up(arm: ArmState, batches: Sequence[Batch], device: Device, cap: float)
     window = [batches[i % len(batches)] for i in range(size)]
     previous = math.inf
     while True:
-        durations, _ = time_each(arm.call, window, device.synchronize)
+        durations, last = time_each(arm.call, window, device.synchronize)
         halves = np.median(durations[: size // 2]), np.median(durations[size // 2 :])
         now = float(np.median(durations))
         if _agree(now, previous) and _agree(*halves):
@@ -87,6 +99,7 @@ def warm_up(arm: ArmState, batches: Sequence[Batch], device: Device, cap: float)
         if time.perf_counter() - start > cap + arm.first_call:
             break
     arm.steady_call = now / 1e9
+    arm.keep(window[-1], last)
 
 
 def _agree(a: float, b: float) -> bool:
@@ -124,12 +137,13 @@ class PairedBlocks:
         for i in self.rng.permutation(2):
             with quiet():
                 warm_up(self.arms[i], self.batches, self.device, self.protocol.warmup_cap_seconds)
-        fastest = min(arm.steady_call for arm in self.arms) * 1e9
+        fastest = min(self.arms, key=lambda arm: arm.steady_call)
         overhead = overhead_ns(self.device.synchronize)
-        if fastest < OVERHEAD_FACTOR * overhead:
+        if fastest.steady_call * 1e9 < OVERHEAD_FACTOR * overhead:
             raise TooSmall(
-                f"a call takes {fastest:.0f} ns, less than {OVERHEAD_FACTOR} × the {overhead:.0f} "
-                "ns that timing it costs; use a larger batch"
+                f"a call of {fastest.name} takes {fastest.steady_call * 1e9:.0f} ns, less than "
+                f"{OVERHEAD_FACTOR} × the {overhead:.0f} ns that timing it costs; "
+                "use a larger batch"
             )
         seconds = (
             self.protocol.block_seconds if self.mode == "latency" else self.protocol.window_seconds
@@ -164,6 +178,7 @@ class PairedBlocks:
         durations: list[int] = []
         elapsed = 0
         for part in (batches[:cut], batches[cut:]):
+            wall, processor = time.perf_counter(), time.process_time()
             if self.mode == "latency":
                 times, last = time_each(arm.call, part, self.device.synchronize)
                 durations += times
@@ -171,22 +186,17 @@ class PairedBlocks:
             else:
                 window, _, last = time_window(arm.call, part, self.device.synchronize)
                 elapsed += window
-            waiting = time.perf_counter_ns()
-            self._keep(arm, part[-1], last)
-            arm.drain_share = max(
-                arm.drain_share, (time.perf_counter_ns() - waiting) / max(elapsed, 1)
-            )
+            stopped = time.perf_counter()
+            arm.wall += stopped - wall
+            arm.processor += time.process_time() - processor
+            arm.keep(part[-1], last)
+            arm.reads.append(time.perf_counter() - stopped)
         return Block(durations or [elapsed], len(batches), elapsed)
 
     @property
     def dropped(self) -> int:
         """Calls at the head of a block that are not counted."""
         return max(2, self.calls // 10)
-
-    def _keep(self, arm: ArmState, batch: Batch, output: Any) -> None:
-        answer = scores(output)
-        rows = answer[:SAMPLED_ROWS] if answer.dim() else answer
-        arm.sampled.append(Sampled(batch, rows.detach().float().cpu().clone()))
 
 
 def rows_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,16 +13,25 @@ from torch import Tensor, nn
 
 from baselines.base import Batch, scores
 from bench.blocks import PairedBlocks
+from bench.device import Device
+from bench.meters.clock import quiet, time_each
 from bench.records import BlockRow, EventRow
 from techniques.base import Change, Technique
 
 TOLERANCE = 1e-4  # of the spread of the outputs: above summation order, below any skipped work
-DRAIN_LIMIT = 0.25  # of a block's time: what may still be pending when the clock has stopped
+PENDING_LIMIT = 0.25  # of a call: what may still be pending when the clock has stopped
+REPEAT_LIMIT = 2.0  # times the control's gain: what an arm may gain on a request met before
+PROCESSOR_LIMIT = 1.25  # processors an arm may keep busy for each thread of the load
+DECOYS = 2  # requests, at most, between two samples that are asked again
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of every parameter and buffer of a model, names and values."""
+    """A hash of what a model computes: its modules, their hooks, every parameter and buffer."""
     state = hashlib.sha256()
+    for name, module in model.named_modules():
+        hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
+        kind = f"{name} {type(module).__qualname__} {hooks} {'forward' in vars(module)}"
+        state.update(kind.encode())
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         state.update(name.encode())
         state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -38,46 +48,92 @@ def differs(a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> bool:
     return not bool(((a - b).abs() <= limit).all())
 
 
-@torch.inference_mode()
-def answers(call: Callable[..., Any], batches: Sequence[Batch]) -> list[Tensor]:
+def answers(call: Callable[..., Any], batches: Sequence[Batch], device: Device) -> list[Tensor]:
     """The scores that `call` gives for each batch, on the CPU in float32."""
-    return [scores(call(*batch)).detach().float().cpu().clone() for batch in batches]
+    with quiet():
+        return [_ask(call, batch, device)[0] for batch in batches]
+
+
+@torch.inference_mode()
+def _ask(call: Callable[..., Any], batch: Batch, device: Device) -> tuple[Tensor, int]:
+    """The scores for a batch, on the CPU in float32, and the nanoseconds until they were there."""
+    durations, answer = time_each(call, [batch], device.synchronize)
+    return scores(answer).detach().float().cpu().clone(), durations[0]
+
+
+def fresh_needed(blocks: PairedBlocks) -> int:
+    """How many requests `verify_timed_outputs` asks that no arm has met before."""
+    return DECOYS * max(len(arm.sampled) for arm in blocks.arms)
 
 
 def verify_timed_outputs(
-    blocks: PairedBlocks, scenario: str, rng: np.random.Generator
+    blocks: PairedBlocks, fresh: Sequence[Batch], scenario: str, rng: np.random.Generator
 ) -> Iterator[EventRow]:
     """The outputs sampled from timed calls must be those of calls that nobody times.
 
-    Each sampled batch is asked again, after another batch, so that work skipped or an answer kept
-    from the call before shows.
+    Each sampled batch is asked again after one or two of the `fresh` ones (their number is drawn,
+    to fall out of step with an arm that skips by counting), so that work skipped or an answer kept
+    from the call before shows. An arm that looks up its earlier answers is right every time, but
+    faster only for a batch met before: the fresh ones show that.
     """
+    gains = []
     for arm in blocks.arms:
-        for sample in arm.sampled:
-            decoy = blocks.batches[int(rng.integers(len(blocks.batches)))]
-            again = answers(arm.call, [decoy, sample.batch])[1][: len(sample.rows)]
-            if not torch.isfinite(sample.rows).all():
-                yield _failure(scenario, "non_finite", f"{arm.name} gave NaN or infinite outputs")
-                break
-            if differs(again, sample.rows):
-                yield _failure(
-                    scenario,
-                    "output_mismatch",
-                    f"{arm.name} answered a timed request otherwise than the same request untimed: "
-                    "work was skipped, or an answer was kept that should not have been",
-                )
-                break
-
-
-def verify_drain(blocks: PairedBlocks, scenario: str) -> Iterator[EventRow]:
-    """Nothing much may be pending when the clock stops: the output must be there."""
-    for arm in blocks.arms:
-        if arm.drain_share > DRAIN_LIMIT:
+        unmet = iter(fresh)
+        first, again, wrong = [], [], False
+        with quiet():
+            for sample in arm.sampled:
+                for _ in range(int(rng.integers(1, DECOYS + 1))):
+                    first.append(_ask(arm.call, next(unmet), blocks.device)[1])
+                answer, spent = _ask(arm.call, sample.batch, blocks.device)
+                again.append(spent)
+                wrong = wrong or differs(answer[: len(sample.rows)], sample.rows)
+        if not all(sample.rows.isfinite().all() for sample in arm.sampled):
+            yield _failure(scenario, "non_finite", f"{arm.name} gave NaN or infinite outputs")
+        elif wrong:
             yield _failure(
                 scenario,
-                "unsynchronised",
-                f"{arm.name} was still working for {arm.drain_share:.0%} of a block's time after "
-                "the clock had stopped: it returns before its work is done",
+                "output_mismatch",
+                f"{arm.name} answered a timed request otherwise than the same request untimed: "
+                "work was skipped, or an answer was kept that should not have been",
+            )
+        gains.append(statistics.median(first) / statistics.median(again))
+    control, treatment = gains
+    if len(again) > 1 and treatment > REPEAT_LIMIT * control:
+        yield _failure(
+            scenario,
+            "answers_kept",
+            f"treatment answers a request that it has met before {treatment:.1f} times as fast as "
+            f"a new one, control {control:.1f} times: its speed is that of a cache, and this load "
+            "repeats its requests",
+        )
+
+
+def verify_complete(blocks: PairedBlocks, scenario: str) -> Iterator[EventRow]:
+    """The output must be there when the clock stops: reading it may take what the control's does,
+    and little more."""
+    control, treatment = (statistics.median(arm.reads or [0.0]) for arm in blocks.arms)
+    pending = treatment - 2 * control
+    call = blocks.arms[1].steady_call
+    if pending > PENDING_LIMIT * call:
+        yield _failure(
+            scenario,
+            "unsynchronised",
+            f"an output of treatment took {treatment:.2g} s to read after the clock had stopped, "
+            f"one of control {control:.2g} s: it returns before its work is done",
+        )
+
+
+def verify_processors(blocks: PairedBlocks, threads: int, scenario: str) -> Iterator[EventRow]:
+    """On a CPU, both arms must do with the threads of the load, pools of their own included."""
+    if blocks.device.synchronize is not None:
+        return
+    for arm in blocks.arms:
+        busy = arm.processor / arm.wall if arm.wall else 0.0
+        if busy > PROCESSOR_LIMIT * threads:
+            yield _failure(
+                scenario,
+                "too_many_threads",
+                f"{arm.name} kept {busy:.1f} processors busy, and the load gives it {threads}",
             )
 
 
@@ -114,7 +170,7 @@ def verify_block(row: BlockRow, rows_run: int) -> Iterator[EventRow]:
     rows_run: rows that the clocks saw since the block before.
     """
     seconds = np.asarray(row.durations_ns) / 1e9
-    if not len(seconds) or row.samples + row.dropped * row.point["batch"] > rows_run:
+    if not len(seconds) or row.samples + row.dropped * row.point.get("batch", 0) > rows_run:
         yield _failure(
             row.scenario,
             "sample_count",
@@ -134,7 +190,7 @@ def verify_unmutated(before: str, after: str) -> Iterator[EventRow]:
     """The control must be what it was before the technique was applied."""
     if before != after:
         yield _failure(
-            "", "control_mutated", "applying the technique changed the control's own weights"
+            "", "control_mutated", "the technique changed the control's own modules or weights"
         )
 
 

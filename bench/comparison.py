@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import nn
 
 from baselines.base import Batch
@@ -60,6 +59,7 @@ class Comparison:
     rng: np.random.Generator
     phases: Phases = field(default_factory=Phases)
     predictors: tuple[nn.Module, nn.Module] | None = None
+    trained: tuple[nn.Module, str] | None = None  # the control's model, and its fingerprint
     preparation: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
     @property
@@ -84,9 +84,10 @@ class Comparison:
         """Make both predictors, in random order, and verify what the technique did to get there."""
         with self.phases("load"):
             model = self.control.trained_model()
-            trained = self.treatment.trained_model() if self.treatment.changes_training else model
+            own = self.treatment.changes_training or not self.treatment.stack
+            trained = self.treatment.trained_model() if own else model
             probes = self.requests(PROBE_ROWS, PROBES)
-            before = checks.fingerprint(model)
+            self.trained = model, checks.fingerprint(model)
         made: dict[int, nn.Module] = {}
         with self.phases("preparation"):
             for i in self.rng.permutation(2):
@@ -97,15 +98,20 @@ class Comparison:
                 self.preparation[i] += time.perf_counter() - start
         self.predictors = made[0], made[1]
         with self.phases("checks"):
-            yield from checks.verify_unmutated(before, checks.fingerprint(model))
-            with torch.inference_mode():
-                control, treatment = (checks.answers(p, probes) for p in self.predictors)
+            yield from self.verify_unmutated()
+            control, treatment = (checks.answers(p, probes, self.device) for p in self.predictors)
             yield from checks.verify_changes(
                 self.treatment.stack,
                 control,
                 treatment,
                 *(deployed_bytes(p) for p in self.predictors),
             )
+
+    def verify_unmutated(self) -> Iterator[EventRow]:
+        """The control's model must be what it was before the technique was applied."""
+        assert self.trained is not None
+        model, before = self.trained
+        yield from checks.verify_unmutated(before, checks.fingerprint(model))
 
     def preparation_rows(self, scenario: str) -> Iterator[ValueRow]:
         """What each arm cost before it could serve at speed."""

@@ -9,7 +9,9 @@ was killed; then its parent writes one.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+import select
 import signal
 import sys
 import time
@@ -121,6 +123,7 @@ def _rows(spec: TrialSpec, phases: Phases) -> Iterator[Row]:
             yield from _memory(scenarios, pipeline, spec.arm, rng)
     elif spec.mode == "certificate":
         torch.set_num_threads(1)
+        gc.freeze()
         yield from known_truths(pipeline, spec.comparisons, spec.protocol, rng)
     else:
         torch.set_num_threads(1)
@@ -132,6 +135,7 @@ def _measure(scenarios: list[Scenario], comparison: Comparison) -> Iterator[Row]
     served = [s.name for s in scenarios if "deploy" in s.stages]
     if served:
         yield from comparison.build()
+    gc.freeze()  # what lives by now lives to the end: the collection before a block may skip it
     for scenario in scenarios:
         TALLY.take()
         for row in scenario.measure(comparison):
@@ -139,6 +143,7 @@ def _measure(scenarios: list[Scenario], comparison: Comparison) -> Iterator[Row]
                 yield from verify_block(row, TALLY.take())
             yield row
     if served:
+        yield from comparison.verify_unmutated()
         yield from comparison.preparation_rows(served[0])
 
 
@@ -163,7 +168,7 @@ def _guarded(work: Callable[[], None]) -> tuple[Status, str]:
     except MemoryError as error:
         return "out_of_memory", str(error) or "the process could not get memory"
     except Exception as error:
-        line = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        line = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             return "out_of_memory", line
         traceback.print_exc()
@@ -173,9 +178,16 @@ def _guarded(work: Callable[[], None]) -> tuple[Status, str]:
 
 
 def _die_with_parent() -> None:
-    """On Linux, ask the kernel to end this process with its parent, even one killed by -9."""
+    """On Linux, ask the kernel to end this process with its parent, even one killed by -9.
+
+    A parent that was killed while this process started leaves a pipe that nobody reads.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        records = select.poll()
+        records.register(1, 0)  # errors alone are reported
+        if records.poll(0):
+            sys.exit("Nobody reads the records.")
 
 
 if __name__ == "__main__":

@@ -80,13 +80,14 @@ class TimedScenario(Scenario):
         except TooSmall as error:
             detail = f"{point}: {error}"
             yield EventRow(scenario=self.name, name="too_small", severity="failure", detail=detail)
-            return
         for i, arm in enumerate(blocks.arms):
             comparison.preparation[i] += max(0.0, arm.first_call - arm.steady_call)
         with comparison.phases("checks"):
-            yield from checks.verify_drain(blocks, self.name)
+            yield from checks.verify_complete(blocks, self.name)
+            yield from checks.verify_processors(blocks, load.threads, self.name)
             if self.inference:
-                yield from checks.verify_timed_outputs(blocks, self.name, comparison.rng)
+                fresh = comparison.requests(load.batch_size, checks.fresh_needed(blocks))
+                yield from checks.verify_timed_outputs(blocks, fresh, self.name, comparison.rng)
 
 
 SCENARIOS: Registry[Scenario] = Registry("scenario", "bench.scenarios", "leanrec.scenarios")

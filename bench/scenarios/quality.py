@@ -7,13 +7,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from baselines.base import QualityMetric, Scored
+from baselines.base import QualityMetric, Scored, scores
 from bench.comparison import Comparison
 from bench.records import EventRow, Metric, QualityRow
 from bench.scenarios.base import Scenario, ScenarioRow, scenario
 
 MIN_SEGMENT_UNITS = 30
+
+
+class _Watched(nn.Module):
+    """A predictor, and whether all its scores were finite: a ranking would hide it."""
+
+    def __init__(self, predictor: nn.Module) -> None:
+        super().__init__()
+        self.predictor, self.finite = predictor, True
+
+    def forward(self, *request: Tensor) -> Tensor | tuple[Tensor, ...]:
+        answer: Tensor | tuple[Tensor, ...] = self.predictor(*request)
+        self.finite = self.finite and bool(scores(answer).isfinite().all())
+        return answer
 
 
 @scenario("quality")
@@ -29,9 +43,10 @@ class Quality(Scenario):
         """Score both arms, then resample."""
         pipeline = comparison.control
         task, device = pipeline.baseline.task, comparison.device.torch_device
+        watched = [_Watched(predictor) for predictor in comparison.served]
         with comparison.phases("quality"), torch.inference_mode():
             control, treatment = (
-                task.score(p, pipeline.data, pipeline.data.test, device) for p in comparison.served
+                task.score(p, pipeline.data, pipeline.data.test, device) for p in watched
             )
         protocol = f"{pipeline.data.protocol} [split {pipeline.data_digest}]"
         with comparison.phases("quality"):
@@ -39,13 +54,14 @@ class Quality(Scenario):
             for i, metric in enumerate(task.metrics):
                 yield _row(metric, "", control, treatment, weights, protocol, primary=i == 0)
             yield from _segments(task.metrics[0], control, treatment, weights, protocol)
-        if not all(np.isfinite(c).all() for c in treatment.columns.values()):
-            yield EventRow(
-                scenario=self.name,
-                name="non_finite",
-                severity="failure",
-                detail="the treatment gave NaN or infinite scores on the test set",
-            )
+        for arm, predictor in zip(("control", "treatment"), watched, strict=True):
+            if not predictor.finite:
+                yield EventRow(
+                    scenario=self.name,
+                    name="non_finite",
+                    severity="failure",
+                    detail=f"{arm} gave NaN or infinite scores on the test set",
+                )
 
 
 def _resamples(unit: np.ndarray, count: int) -> np.ndarray:
