@@ -20,7 +20,7 @@ from baselines.base import Batch, Dataset, Direction, Recipe, Split, Task
 from baselines.errors import LeanRecError
 
 CHECK_EVERY = 100  # steps between two looks at the loss, each of which waits for the device
-CHUNK = 2**22  # elements moved at a time between a tensor and the file of best weights
+CHUNK = 2**20  # elements moved at a time between a tensor and the file of best weights
 
 
 class NonFiniteLoss(RuntimeError):  # noqa: N818 - the condition is the name
