@@ -65,7 +65,7 @@ class Dataset:
         state = hashlib.sha256(self.protocol.encode())
         for split in (self.train, self.valid, self.test):
             for column in (*split.inputs, split.labels):
-                state.update(np.ascontiguousarray(column.numpy()))
+                state.update(np.ascontiguousarray(column.numpy()).data)
         return state.hexdigest()[:16]
 
 

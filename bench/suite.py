@@ -56,7 +56,6 @@ def load_suite(name_or_path: str) -> Suite:
     path = shipped.get(name_or_path, Path(name_or_path))
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Suite.model_validate({"name": path.stem, **content})
     except (FileNotFoundError, IsADirectoryError):
         near = difflib.get_close_matches(name_or_path, shipped, n=2)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
@@ -69,13 +68,7 @@ def load_suite(name_or_path: str) -> Suite:
         raise LeanRecError(
             f"Suite {path} is not readable TOML: {error}.", "Nothing was run.", "Correct the file."
         ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        known = _nearest(str(first["loc"][-1])) if first["type"] == "extra_forbidden" else ""
-        raise LeanRecError(
-            f"Suite {path}, {where}: {first['msg']}.", "Nothing was run.", known or "Correct it."
-        ) from None
+    return _checked({"name": path.stem, **content}, f"Suite {path}")
 
 
 def narrowed(
@@ -88,6 +81,7 @@ def narrowed(
     """The suite with other entries, where some are given: an option replaces what the suite names.
 
     A bare name that the suite gives parameters to keeps them; any other spec is taken as it is.
+    Raises LeanRecError for a budget that is not positive.
     """
     changes: dict[str, Any] = {}
     for name, given in (("baselines", baselines), ("stacks", stacks), ("scenarios", scenarios)):
@@ -95,16 +89,28 @@ def narrowed(
             changes[name] = chosen
     if budget is not None:
         changes["budget_seconds"] = budget
-    return Suite.model_validate(suite.model_dump() | changes)
+    return _checked(suite.model_dump() | changes, "The options")
 
 
 def _of_suite(spec: str, entries: tuple[str, ...]) -> str:
     """The suite's own entry of that name, of that plug-in with other parameters, or `spec`."""
     for entry in entries:
-        name, _, rest = entry.partition("=")
+        name = entry.partition("=")[0]
         if spec == name.strip() or ("+" not in entry and spec == entry.split("(")[0].strip()):
             return entry
     return spec
+
+
+def _checked(content: dict[str, Any], source: str) -> Suite:
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        known = _nearest(str(first["loc"][-1])) if first["type"] == "extra_forbidden" else ""
+        raise LeanRecError(
+            f"{source}, {where}: {first['msg']}.", "Nothing was run.", known or "Correct it."
+        ) from None
 
 
 def _nearest(key: str) -> str:
