@@ -20,6 +20,7 @@ from reports.pages import Block, Heading, Items, Section, Table, Text
 from reports.select import Selection, techniques_of
 
 Sections = Callable[[Run], Iterable[Section]]
+Stamp = tuple[tuple[str, int, int], ...]  # name, time and size of every file of a run
 
 
 def _one(title: str, blocks: Callable[[Run], tuple[Block, ...]]) -> Sections:
@@ -48,13 +49,14 @@ def main(folders: list[Path]) -> None:
     if len(folders) > 1:
         names = [str(folder) for folder in folders]
         folder = folders[names.index(_choice("Run", "run", names))]
+    stamp = _stamp(folder)
     try:
-        run = _load(folder, _stamp(folder))
+        run = _load(folder, stamp)
     except LeanRecError as error:
         st.error(plain(str(error)))
         return
     view = _choice("View", "view", list(VIEWS))
-    shown = _selection(run).of(run)
+    selection = _selection(run)
     if st.sidebar.button("Reload", help="Read the records again; a run may be in progress."):
         st.cache_resource.clear()
         st.rerun()
@@ -62,19 +64,25 @@ def main(folders: list[Path]) -> None:
     if run.summary is None or not run.summary.finished:
         st.info(plain(state(run)))
     _warn(run)
-    for section in VIEWS[view](shown):
+    for section in _sections(folder, stamp, view, selection):
         st.header(plain(section.title))
         for block in section.blocks:
             _draw(block)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the run…")
-def _load(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Run:
+def _load(folder: Path, stamp: Stamp) -> Run:
     """The run, read once for every state of its files."""
     return Run.load(folder)
 
 
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+@st.cache_resource(max_entries=64, show_spinner="Drawing…")
+def _sections(folder: Path, stamp: Stamp, view: str, selection: Selection) -> tuple[Section, ...]:
+    """What `view` shows of the run, drawn once for every selection."""
+    return tuple(VIEWS[view](selection.of(_load(folder, stamp))))
+
+
+def _stamp(folder: Path) -> Stamp:
     files = [*folder.glob("*.json"), *folder.glob("records/*.jsonl")]
     found = ((path.name, path.stat()) for path in sorted(files))
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)

@@ -51,7 +51,7 @@ def label(ax: Axes, points: list[Named], renderer: RendererBase) -> None:
                 left = x + dx * distance * scale - size.width * (1 - dx) / 2
                 bottom = y + dy * distance * scale - size.height * (1 - dy) / 2
                 box = Bbox.from_bounds(left, bottom, size.width, size.height)
-                cost = sum(_shared(box, other) for other in taken)
+                cost = 50 * sum(_shared(box, other) for other in taken)
                 cost += 3 * (box.width * box.height - _shared(box, frame)) + distance
                 if cost < best[0]:
                     best = (cost, box, distance)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from bench.effects import Effect
-from bench.records import CONTROL, Cell
+from bench.records import CONTROL, Cell, Row
 from bench.run import PlannedCell, Run
 from bench.series import failed_cells
 from reports import format as fmt
@@ -215,13 +215,15 @@ def preparation_table(run: Run) -> pd.DataFrame:
 
 def records(run: Run) -> list[dict[str, Any]]:
     """Every effect as numbers for strict JSON: what is not finite is None."""
-    return [
-        {
-            key: None if isinstance(v, float) and not math.isfinite(v) else v
-            for key, v in row.items()
-        }
-        for row in (e.model_dump() for e in run.effects)
-    ]
+    return [finite(e) for e in run.effects]
+
+
+def finite(row: Row) -> dict[str, Any]:
+    """The fields of a row for strict JSON: what is not finite is None."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.model_dump().items()
+    }
 
 
 def _first_metric(run: Run, scenario: str) -> str:

@@ -1,7 +1,9 @@
-"""A run on the terminal: what `leanrec show` prints."""
+"""Runs on the terminal: what `leanrec show` and `leanrec compare` print."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.compare import Change
 from bench.run import Run
+from reports import format as fmt
 from reports import tables
 from reports.answer import answers, sanity, state
 
@@ -39,6 +43,40 @@ def show(run: Run, console: Console) -> None:
 def show_json(run: Run) -> list[dict[str, Any]]:
     """One object for each cell, metric, point and segment; what is not finite is None."""
     return tables.records(run)
+
+
+def show_changes(changes: Sequence[Change], console: Console) -> None:
+    """Print what changed between two runs, cells as a whole before their segments."""
+    if not changes:
+        console.print("Neither run has an effect to compare.")
+        return
+    rows = [
+        {
+            "Baseline": c.baseline,
+            "Stack": c.stack,
+            "Scenario": c.scenario,
+            "Metric": c.metric,
+            "Point": c.point or c.segment,
+            "Effect in A": _effect(c, c.effect_a),
+            "Effect in B": _effect(c, c.effect_b),
+            "Change [interval]": f"{_effect(c, c.change)} "
+            f"[{_effect(c, c.low)}, {_effect(c, c.high)}]",
+            "Verdict": c.verdict if not c.reason else f"{c.verdict}: {c.reason}",
+        }
+        for c in sorted(changes, key=lambda c: bool(c.segment))
+    ]
+    console.print(_table(pd.DataFrame(rows), "Changes from A to B"))
+
+
+def changes_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
+    """One object for each change; what is not finite is None."""
+    return [tables.finite(change) for change in changes]
+
+
+def _effect(change: Change, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return fmt.NOT_AVAILABLE
+    return f"{fmt.ratio(value)}×" if change.scale == "ratio" else fmt.difference(value)
 
 
 def _table(frame: pd.DataFrame, title: str) -> Table:

@@ -1,0 +1,143 @@
+"""The dashboard's logic, page by page, without a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from synthetic_run import Truth, write_run
+
+import dashboard.app
+from bench.run import Run
+from dashboard.app import VIEWS
+from reports import tables
+
+APP = str(Path(dashboard.app.__file__))
+
+
+@pytest.fixture
+def open_app(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    def start(*folders: Path, **query: str | list[str]) -> AppTest:
+        monkeypatch.setattr("sys.argv", [APP, *map(str, folders)])
+        app = AppTest.from_file(APP, default_timeout=60)
+        for key, value in query.items():
+            app.query_params[key] = value
+        return app.run()
+
+    return start
+
+
+def html(app: AppTest) -> str:
+    return "".join(element.proto.body for element in app.get("html"))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_opens_without_an_exception(open_app, run_folder: Path, view: str) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view=view)
+    assert not app.exception
+    assert not app.error
+    assert app.header
+
+
+def test_the_matrix_is_the_reports_matrix(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    shown = html(open_app(run_folder, view="Verdicts"))
+    for text in tables.verdict_matrix(Run.load(run_folder))["Throughput"]:
+        assert text in shown
+
+
+def test_filters_come_from_the_address(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view="Verdicts", baseline="two-tower", technique="bf16")
+    shown = html(app)
+    assert "two-tower" in shown
+    assert "dcnv2" not in shown
+    assert "int8-linear" not in shown
+
+
+def test_a_filter_chosen_goes_to_the_address(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view="Effects")
+    app.multiselect(key="scenario").set_value(["offline"]).run()
+    assert app.query_params["scenario"] == "offline"
+    assert {heading.value for heading in app.subheader} == {
+        "dcnv2, offline, cpu",
+        "two-tower, offline, cpu",
+    }
+
+
+def test_a_metric_can_be_chosen(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view="Effects", metric=["auc"], baseline=["dcnv2"])
+    assert [set(frame.value["Metric"]) for frame in app.dataframe] == [{"auc"}]
+
+
+def test_names_in_the_address_that_do_not_exist_are_ignored(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view="Nowhere", baseline="<script>", metric="none")
+    assert not app.exception
+    assert app.radio(key="view").value == "Answer"
+
+
+def test_another_run_can_be_chosen(open_app, run_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    other = write_run(tmp_path / "other", {"compile": Truth({4096: 2.0})}, ["mine"], processes=2)
+    app = open_app(run_folder, other, view="Verdicts", baseline="dcnv2")
+    app.radio(key="run").set_value(str(other)).run()
+    assert not app.exception
+    assert "mine" in html(app)
+
+
+@pytest.fixture
+def crashed(tmp_path: Path) -> Path:
+    folder = write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=2, finished=False)
+    record = sorted((folder / "records").glob("*.jsonl"))[0]
+    record.write_text(record.read_text()[:300])
+    return folder
+
+
+@pytest.mark.parametrize("view", ["Answer", "Effects"])
+def test_a_corrupt_record_of_a_run_in_progress_is_a_message(  # type: ignore[no-untyped-def]
+    open_app, crashed: Path, view: str
+) -> None:
+    app = open_app(crashed, view=view)
+    assert not app.exception
+    assert "is corrupt at line" in app.warning[0].value
+    assert "provisional" in app.info[0].value
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_empty_run_is_a_message(open_app, tmp_path: Path, view: str) -> None:  # type: ignore[no-untyped-def]
+    folder = write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=0, finished=False)
+    app = open_app(folder, view=view)
+    assert not app.exception
+    assert app.info
+
+
+def test_a_missing_run_is_a_message(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(tmp_path / "nowhere")
+    assert not app.exception
+    assert "is not a run" in app.error[0].value
+
+
+def test_an_unreadable_plan_is_a_message(open_app, crashed: Path) -> None:  # type: ignore[no-untyped-def]
+    (crashed / "plan.json").write_text("{")
+    app = open_app(crashed)
+    assert not app.exception
+    assert "is not readable" in app.error[0].value
+
+
+def test_no_run_is_a_message(open_app) -> None:  # type: ignore[no-untyped-def]
+    assert "No run was given" in open_app().error[0].value
+
+
+def test_a_run_that_goes_on_is_read_again(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    truths = {"bf16": Truth({4096: 3.0})}
+    write_run(tmp_path, truths, ["dcnv2"], processes=0, finished=False)
+    app = open_app(tmp_path, view="Verdicts")
+    assert "in progress" in html(app)
+    write_run(tmp_path, truths, ["dcnv2"])
+    assert "3.00× faster" in html(app.run())
+
+
+def test_hostile_names_are_shown_as_text(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = write_run(tmp_path, {"<script>x</script>": Truth()}, ["$a$ **b**"], processes=2)
+    app = open_app(folder, view="Verdicts")
+    assert not app.exception
+    assert "<script>" not in html(app)
+    assert "&lt;script&gt;" in html(app)

@@ -1,0 +1,150 @@
+"""Report files: formats, hostile names, and what cannot be written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from readers import html_parts, read_html, read_markdown
+from synthetic_run import TRUTHS, Truth, write_run
+
+from baselines.errors import LeanRecError
+from bench.records import EventRow
+from bench.run import Run
+from reports import markdown_page, pages
+from reports.write import write
+
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # the figures' font has no CJK
+SCRIPT = "<script>alert(1)</script>"
+HOSTILE = [
+    SCRIPT,
+    '"><img src=x onerror=alert(1)>',
+    "a|b`c`*d*_e_[f](g)",
+    "$\\frac{1$ ${x}",
+    "=HYPERLINK(1)",
+    "naïve 推薦 \u202e x",
+    'it\'s "quoted" & more',
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """A run all of whose names, warnings and remarks are hostile, with its report."""
+    event = EventRow(scenario="", name=SCRIPT, severity="warning", detail="| `x` " + SCRIPT)
+    truths = {name: Truth({4096: 2.0}, events=(event,)) for name in HOSTILE}
+    environment = {"host": SCRIPT, "machine": {SCRIPT: "|`" + SCRIPT}, "notes": [SCRIPT]}
+    folder = tmp_path_factory.mktemp("hostile")
+    run = Run.load(write_run(folder, truths, [SCRIPT + "|"], processes=3, environment=environment))
+    out = tmp_path_factory.mktemp("out")
+    write(run, ["html", "md", "csv", "json"], out)
+    return run, out
+
+
+def test_html_of_hostile_names_holds_no_foreign_tag(hostile: tuple[Run, Path]) -> None:
+    tags, attributes = html_parts((hostile[1] / "report.html").read_text())
+    assert not {"script", "iframe", "object", "link"} & set(tags)
+    assert not [name for name, _ in attributes if name.startswith("on")]
+    sources = [value for name, value in attributes if name in ("src", "href")]
+    assert sources
+    assert all(value.startswith("data:image/svg+xml;base64,") for value in sources)
+
+
+def test_hostile_names_read_back_as_themselves(hostile: tuple[Run, Path]) -> None:
+    for name, read in (("html", read_html), ("md", read_markdown)):
+        matrix = next(
+            t for t in read((hostile[1] / f"report.{name}").read_text()) if t.heading == "Verdicts"
+        )
+        assert [row["Stack"] for row in matrix.rows if row["Stack"] != "lora"] == HOSTILE
+
+
+def test_markdown_of_hostile_names_holds_no_html(hostile: tuple[Run, Path]) -> None:
+    text = (hostile[1] / "report.md").read_text()
+    assert not set(re.findall(r"<[^>]*>", text)) - {"<br>"}
+    assert all(
+        unescape(image).startswith("figures/") for image in re.findall(r"!\[.*?\]\((.*?)\)", text)
+    )
+
+
+def test_figures_of_hostile_names_hold_no_script(hostile: tuple[Run, Path]) -> None:
+    figures = list((hostile[1] / "figures").glob("*.svg"))
+    assert figures
+    assert not any("<script" in figure.read_text() for figure in figures)
+
+
+def test_csv_runs_no_formula(tmp_path: Path) -> None:
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"]
+    truths = {name: Truth() for name in names}
+    write(Run.load(write_run(tmp_path, truths, ["dcnv2"], processes=2)), ["csv"], tmp_path)
+    with (tmp_path / "report.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["stack"] for row in rows} == {f"'{name}" for name in names}
+    assert any(float(row["effect"]) < 0 for row in rows)  # numbers keep their sign and are numbers
+
+
+def test_json_is_strict_where_an_effect_has_no_number(tmp_path: Path) -> None:
+    bad = EventRow(scenario="offline", name="leak", severity="failure", detail="it grows")
+    run = Run.load(write_run(tmp_path, {"bad": Truth(events=(bad,))}, ["dcnv2"], processes=2))
+    write(run, ["json"], tmp_path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    content = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    failed = [e for e in content["effects"] if e["verdict"] == "failed"]
+    assert failed
+    assert all(e["effect"] is None for e in failed)
+
+
+def test_the_warnings_come_before_the_answer(hostile: tuple[Run, Path]) -> None:
+    titles = [section.title for section in pages.report(hostile[0]).sections]
+    assert titles[:2] == ["Warnings", "The answer"]
+
+
+def test_a_corrupt_record_is_a_warning_of_the_report(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, {"bf16": TRUTHS["bf16"]}, ["dcnv2"])
+    record = sorted((folder / "records").glob("*.jsonl"))[0]
+    record.write_text(record.read_text()[:500])
+    (path,) = write(Run.load(folder), ["md"], tmp_path / "out")
+    assert "is corrupt at line" in path.read_text()
+
+
+def test_an_empty_run_has_a_report_that_says_so(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=0, finished=False)
+    for path in write(Run.load(folder), ["html", "md", "csv", "json"], tmp_path / "out"):
+        assert path.stat().st_size > 0
+    assert "there is no answer" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_markdown_names_the_figures_beside_it(run: Run) -> None:
+    report = pages.Report("t", (pages.Section("s", (pages.Picture("<svg/>", "what | it"),)),))
+    text, pictures = markdown_page.page(report, "figures")
+    assert pictures == {"figure-1.svg": "<svg/>"}
+    assert r"![what \| it](figures/figure-1.svg)" in text
+
+
+def test_formats_are_written_once_in_the_order_asked(small_run: Path, tmp_path: Path) -> None:
+    paths = write(Run.load(small_run), ["json", " CSV ", "json"], tmp_path)
+    assert [path.name for path in paths] == ["report.json", "report.csv"]
+
+
+@pytest.mark.parametrize("formats", [["md", "docx"], [], [" "]])
+def test_an_unknown_format_names_the_known(
+    small_run: Path, tmp_path: Path, formats: list[str]
+) -> None:
+    with pytest.raises(LeanRecError, match="md, html, csv, json"):
+        write(Run.load(small_run), formats, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(small_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(LeanRecError, match="cannot be written"):
+        write(Run.load(small_run), ["json"], tmp_path / "file")
+
+
+def test_the_word_significant_is_never_printed(hostile: tuple[Run, Path]) -> None:
+    assert "significant" not in (hostile[1] / "report.md").read_text().lower()
