@@ -82,7 +82,10 @@ class Registry(Generic[T]):
         return sorted(self._classes)
 
     def get(self, name: str) -> type[T]:
-        """The class registered as `name`; LeanRecError with the nearest names otherwise."""
+        """The class registered as `name`; LeanRecError with the nearest names otherwise.
+
+        One that is not a dataclass is an error too: its fields are its parameters.
+        """
         self._find()
         if name not in self._classes:
             near = difflib.get_close_matches(name, self._classes, n=3, cutoff=0.4)
@@ -92,7 +95,14 @@ class Registry(Generic[T]):
                 "Nothing was run.",
                 f"{hint} Known: {', '.join(sorted(self._classes))}.".strip(),
             )
-        return self._classes[name]
+        cls = self._classes[name]
+        if not dataclasses.is_dataclass(cls):
+            raise LeanRecError(
+                f"{self.kind} {name!r} is not a dataclass.",
+                "Nothing was run.",
+                f"Write @dataclass(frozen=True) above class {cls.__name__}.",
+            )
+        return cls
 
     def make(self, spec: str) -> T:
         """The plug-in that `spec` names, with its parameters checked against the fields' types."""
@@ -118,6 +128,12 @@ class Registry(Generic[T]):
                 "Nothing was run.",
                 "Correct the value.",
             ) from None
+        except TypeError as error:  # a class that lacks a method of the contract
+            raise LeanRecError(
+                f"{self.kind} {name!r} cannot be made: {error}.",
+                "Nothing was run.",
+                "Complete the class.",
+            ) from error
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
@@ -203,9 +219,9 @@ def _origin(cls: type) -> tuple[str | None, str]:
 def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str):
+    if isinstance(value, (str, Path)):
         # JSON's escapes are TOML's, except that TOML also escapes the delete character.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(map(_literal, value))}]"
     return repr(value)

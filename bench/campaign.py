@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,12 +29,13 @@ def artefact_store() -> Store:
 
 def default_folder(suite: Suite) -> Path:
     """A folder for a run that was given none: ``runs/SUITE-DATE-TIME``."""
-    return Path("runs") / f"{suite.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = re.sub(r"[^\w.+-]+", "_", suite.name)
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 @contextmanager
-def open_run(plan: Plan, device: Device, folder: Path, *, resume: bool = False) -> Iterator[None]:
-    """Hold `folder` for a run of `plan`, with its plan and environment written.
+def open_run(plan: Plan, device: Device, folder: Path, *, resume: bool = False) -> Iterator[Run]:
+    """Hold `folder` for a run of `plan`, with its plan and environment written; gives it as it is.
 
     Raises LeanRecError where the folder cannot be written, is held by another process, holds a
     run and resume is False, or holds the run of another plan.
@@ -58,7 +60,7 @@ def open_run(plan: Plan, device: Device, folder: Path, *, resume: bool = False) 
             facts["certificate"] = latest_certificate(facts["host"], device.name)
             write_atomically(folder / "environment.json", dump_json(facts))
         write_json(folder / "plan.json", plan)
-        yield
+        yield Run.load(folder)
 
 
 def _but_budget(plan: Plan) -> Plan:

@@ -45,10 +45,15 @@ def _registered(registry: Registry[Any]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "about": (inspect.getdoc(cls) or "").split("\n", maxsplit=1)[0],
-                "parameters": {f.name: f.default for f in dataclasses.fields(cls)},
+                "parameters": {f.name: _default(f) for f in dataclasses.fields(cls)},
             }
         )
     return rows
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """The default, None where there is none."""
+    return None if field.default is dataclasses.MISSING else field.default
 
 
 def _suites() -> list[dict[str, Any]]:

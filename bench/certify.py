@@ -19,10 +19,11 @@ from baselines.errors import LeanRecError
 from bench.certificate import Certificate, Power, Rate, RuleRate, keep
 from bench.device import Device
 from bench.environment import environment
+from bench.launch import run_worker
 from bench.protocol import Protocol
 from bench.records import CONTROL, BlockRow, Trial
 from bench.rules import RULES, rate
-from bench.runner import Progress, run_worker
+from bench.runner import Progress
 from bench.scenarios.base import all_threads
 from bench.stats import Interval, ratio_interval
 from bench.verdicts import ratio_verdict

@@ -9,10 +9,12 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from baselines.errors import LeanRecError
 
@@ -47,7 +49,7 @@ def list_(
     if as_json:
         return _print_json(rows)
     for row in rows:
-        out.print(f"[bold]{row['name']}[/bold]  {row['about']}")
+        out.print(f"[bold]{row['name']}[/bold]  {escape(row['about'])}")
         if row.get("parameters"):
             parameters = ", ".join(f"{k}={v}" for k, v in row["parameters"].items())
             out.print(f"    {parameters}", style="dim", markup=False)
@@ -81,7 +83,7 @@ def run(
     from bench.device import get_device
     from bench.plan import make_plan
     from bench.progress import Bar
-    from bench.run import Run
+    from bench.run import Run, noise_floor
     from bench.runner import Runner
     from bench.suite import load_suite, narrowed
     from reports.terminal import show as show_run
@@ -93,19 +95,21 @@ def run(
     store, on = artefact_store(), get_device(device)
     plan = make_plan(chosen, on, store, tuple(path.resolve() for path in plugin))
     try:
-        with open_run(plan, on, folder, resume=resume), Bar(err) as bar:
-            Runner(folder, plan, store, bar.tell).run()
+        with open_run(plan, on, folder, resume=resume) as begun, Bar(err) as bar:
+            Runner(folder, plan, store, noise_floor(begun.environment), bar.tell).run()
     except KeyboardInterrupt:
         raise LeanRecError(
             "Interrupted.",
             f"Every finished trial is in {folder}.",
-            f"Go on with: leanrec run {suite} --out {folder} --resume (and the same options).",
+            f"Go on with: leanrec run {quote(suite)} --out {quote(str(folder))} --resume "
+            "(and the same options).",
         ) from None
     finished = Run.load(folder)
     show_run(finished, out)
     for effect in broken_gates(finished):
         err.print(f"gate failed: {gate_text(effect, finished)}", style="red", markup=False)
-    out.print(f"Records: {folder}\nReport: leanrec report {folder} --out {folder}/report")
+    out.print(f"Records: {folder}", markup=False)
+    out.print(f"Report: leanrec report {quote(str(folder))}", markup=False)
     raise typer.Exit(exit_code(finished))
 
 
@@ -227,7 +231,7 @@ def profile(
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str))
 
 
 def main() -> None:

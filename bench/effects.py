@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -69,7 +70,7 @@ class Effect(Row):
 
 
 def effects_of(
-    trials: list[Trial], protocol: Protocol, primary: set[str], noise_floor: dict[str, float]
+    trials: list[Trial], protocol: Protocol, primary: set[str], noise_floor: Mapping[str, float]
 ) -> list[Effect]:
     """All effects of `trials`. primary: ids of the cells whose family is held by Holm.
 

@@ -16,7 +16,7 @@ from bench.device import Device, get_device
 from bench.effects import Effect
 from bench.plan import comparisons, make_plan, restrict
 from bench.records import BlockRow, Cell
-from bench.run import Plan, PlannedCell, Run
+from bench.run import Plan, PlannedCell, Run, noise_floor
 from bench.runner import Runner
 from bench.series import causes
 from bench.suite import load_suite, narrowed
@@ -92,8 +92,9 @@ class Matrix:
     def measure(self, planned: PlannedCell) -> CellResult:
         """Run the comparison that holds the cell, unless an earlier cell's test has done so."""
         if self._runner is None:
-            self._held.enter_context(open_run(self.plan, self.device, self.folder))
-            self._runner = Runner(self.folder, self.plan, artefact_store())
+            begun = self._held.enter_context(open_run(self.plan, self.device, self.folder))
+            floors = noise_floor(begun.environment)
+            self._runner = Runner(self.folder, self.plan, artefact_store(), floors)
         cell = planned.cell
         for comparison in comparisons(self.plan):
             if (comparison.baseline, comparison.stack) == (cell.baseline, cell.stack):

@@ -25,7 +25,7 @@ from baselines.registry import format_spec
 from baselines.trainer import Epoch, History, Trainer
 from bench.device import Device
 from bench.records import CONTROL
-from bench.store import Store, code_version
+from bench.store import Store, code_version, save
 from techniques.base import STAGES, TECHNIQUES, Context, Technique
 
 TRAINING_STAGES = frozenset({"prepare", "build", "train"})
@@ -152,7 +152,7 @@ class Pipeline:
         def make(folder: Path) -> None:
             model = self.fresh_model(self.device.torch_device)
             history = self.trainer(model).fit(self.data, on_epoch)
-            torch.save(model.state_dict(), folder / "weights.pt")
+            save(model.state_dict(), folder / "weights.pt")
             (folder / "history.json").write_text(json.dumps(dataclasses.asdict(history)))
 
         key = {
@@ -213,7 +213,7 @@ def _save_data(data: Dataset, folder: Path) -> None:
         }
         for name, split in (("train", data.train), ("valid", data.valid), ("test", data.test))
     }
-    torch.save(tensors, folder / "data.pt")
+    save(tensors, folder / "data.pt")
     meta = {
         "name": data.name,
         "fields": dict(data.fields),

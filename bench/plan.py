@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -28,7 +31,7 @@ def make_plan(suite: Suite, device: Device, store: Store, plugins: tuple[Path, .
     Raises LeanRecError where a name or parameter is wrong, or data can't be had.
     """
     baselines = _named(suite.baselines, lambda text: format_spec(BASELINES.make(text)))
-    stacks = {CONTROL: CONTROL} | _named(suite.stacks, lambda text: stack_spec(make_stack(text)))
+    stacks = _named((CONTROL, *suite.stacks), lambda text: stack_spec(make_stack(text)))
     scenarios = _scenarios(suite.scenarios)
     cells = [
         PlannedCell(
@@ -40,6 +43,12 @@ def make_plan(suite: Suite, device: Device, store: Store, plugins: tuple[Path, .
         for scenario, reason in _reasons(baseline, stack, scenarios, device, store)
     ]
     ids = [c.cell.id for c in cells]
+    if twins := [i for i, count in Counter(ids).items() if count > 1]:
+        raise LeanRecError(
+            f"Two cells of the suite would have the id {twins[0]!r}.",
+            "Neither could be chosen by it.",
+            "Give one of them a name, as in: my-name = spec.",
+        )
     primary = tuple(i for i in ids if any(fnmatch(i, pattern) for pattern in suite.primary))
     return Plan(
         suite=suite.name,
@@ -74,7 +83,17 @@ def _reasons(
     baseline: str, stack: str, scenarios: list[Scenario], device: Device, store: Store
 ) -> list[tuple[Scenario, str]]:
     pipeline = Pipeline.from_specs(baseline, stack, device, 0, store)
-    against = pipeline.reason_against() or ""
+    try:
+        against = pipeline.reason_against() or ""
+    except LeanRecError:
+        raise
+    except Exception as error:
+        raise LeanRecError(
+            f"{baseline} × {stack} cannot be planned: {type(error).__name__}: {error}"
+            f"{_place(error, pipeline)}.",
+            "Nothing was run.",
+            "Mend it, or leave it out.",
+        ) from error
     changed = stages_of(pipeline.stack)
     reasons = []
     for scenario in scenarios:
@@ -84,6 +103,13 @@ def _reasons(
             reason = f"{stack} changes nothing that {shown} shows: it is the control there"
         reasons.append((scenario, reason))
     return reasons
+
+
+def _place(error: Exception, pipeline: Pipeline) -> str:
+    """The last line that ran of the files that define the baseline and the techniques."""
+    files = {inspect.getfile(type(plugin)) for plugin in (pipeline.baseline, *pipeline.stack)}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
 
 
 def _named(entries: Iterable[str], canonical: Callable[[str], str]) -> dict[str, str]:

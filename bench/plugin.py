@@ -1,7 +1,8 @@
 """`pytest bench`: the matrix as tests, one a cell, over the same engine as `leanrec run`.
 
 Loaded in every pytest process of an environment that has LeanRec, so it imports nothing heavy
-until `bench/test_matrix.py` is collected.
+until `bench/test_matrix.py` is collected, and takes option names such as --device only in sessions
+that ask for the matrix: elsewhere they belong to others.
 """
 
 from __future__ import annotations
@@ -14,11 +15,17 @@ import pytest
 if TYPE_CHECKING:
     from bench.matrix import Matrix
 
+_HERE = Path(__file__).resolve().parent
 MATRIX: pytest.StashKey[Matrix] = pytest.StashKey()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of the matrix."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> None:
+    """The options of the matrix, where the command line names it."""
+    if not _asked(early_config):
+        return
     group = parser.getgroup("leanrec", "LeanRec benchmark matrix (pytest bench)")
     group.addoption("--suite", default="default", help="suite to run (default: default)")
     for kind in ("baseline", "technique", "scenario"):
@@ -31,6 +38,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--plugin", action="append", type=Path, default=[], help="a Python file of your own"
     )
+
+
+def _asked(config: pytest.Config) -> bool:
+    """Whether an argument is this package: as a folder, a file in it, or by name (--pyargs)."""
+    known, here = config.known_args_namespace, config.invocation_params.dir
+    names = [str(arg).split("::", maxsplit=1)[0] for arg in known.file_or_dir] or [str(here)]
+    return any(
+        (here / name).resolve().is_relative_to(_HERE)
+        or (known.pyargs and name.split(".", maxsplit=1)[0] == __package__)
+        for name in names
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The matrix is left out of sessions that do not name it, such as ``pytest .``."""
+    return True if collection_path == _HERE / "test_matrix.py" and not _asked(config) else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

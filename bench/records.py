@@ -194,9 +194,11 @@ def read_trial(path: Path) -> Trial:
     """Read one record file. Raises LeanRecError with the line where it is corrupt."""
     rows: list[AnyRow] = []
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in json_lines(path.read_text(encoding="utf-8")):
             rows.append(ROW.validate_json(line))
         head, *body, end = rows
+        if not isinstance(end, EndRow):
+            raise ValueError("the end row is missing")
         return Trial.model_validate({"head": head, "rows": tuple(body), "end": end})
     except (ValidationError, ValueError, OSError) as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
@@ -205,6 +207,11 @@ def read_trial(path: Path) -> Trial:
             "Its trial is left out of every result.",
             "Delete the file and run again with --resume to measure that trial anew.",
         ) from error
+
+
+def json_lines(text: str) -> list[str]:
+    """The lines of a record file. JSON strings may hold other line breaks than the newline."""
+    return text.removesuffix("\n").split("\n")
 
 
 def read_trials(folder: Path) -> tuple[list[Trial], list[str]]:

@@ -107,8 +107,9 @@ class Run:
     @cached_property
     def effects(self) -> list[Effect]:
         """Every effect of the run, with multiplicity accounted for."""
-        floors = (self.environment.get("certificate") or {}).get("noise_floor", {})
-        return effects_of(self.trials, self.plan.protocol, set(self.plan.primary), floors)
+        return effects_of(
+            self.trials, self.plan.protocol, set(self.plan.primary), noise_floor(self.environment)
+        )
 
     @cached_property
     def failures(self) -> list[str]:
@@ -140,6 +141,12 @@ class Run:
                 line = f"{_name(trial)}{scenario}: {event.name}: {event.detail}"
                 seen[line] = seen.get(line, 0) + 1
         return [f"{line} ({n} times)" if n > 1 else line for line, n in seen.items()]
+
+
+def noise_floor(environment: dict[str, Any]) -> dict[str, float]:
+    """Metric → the ratio that the host cannot tell from none, by the certificate that it had."""
+    floors: dict[str, float] = (environment.get("certificate") or {}).get("noise_floor", {})
+    return floors
 
 
 def _name(trial: Trial) -> str:

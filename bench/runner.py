@@ -11,33 +11,23 @@ import fcntl
 import hashlib
 import os
 import re
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from baselines.errors import LeanRecError
 from bench.effects import effects_of
+from bench.launch import head_of, run_worker
 from bench.pipeline import TRAINING_STAGES, make_stack, stages_of
 from bench.plan import PlannedComparison, comparisons
 from bench.records import (
     CONTROL,
-    ROW,
-    AnyRow,
     EndRow,
     EventRow,
     Mode,
-    Status,
     Trial,
-    TrialRow,
     read_trial,
     write_trial,
 )
@@ -52,8 +42,8 @@ WORK_PHASES = ("training", "preparation", "blocks", "checks", "quality", "memory
 class Progress:
     """What the runner tells while it runs: after every trial, and before the first."""
 
-    done: int
-    expected: int  # trials, as far as can be known now
+    done: int  # processes that measured
+    expected: int  # processes up to the next look of every comparison
     seconds_left: float
     doing: str
     last: Trial | None = None
@@ -62,7 +52,8 @@ class Progress:
 class Runner:
     """Runs the comparisons of a plan into a run's folder.
 
-    Use it inside `locked(folder)`. tell: called with a `Progress`.
+    Use it inside `locked(folder)`. noise_floor: the host's, as in `effects_of`; what a verdict is
+    read with while it runs is what it is read with afterwards. tell: called with a `Progress`.
     """
 
     def __init__(
@@ -70,15 +61,18 @@ class Runner:
         folder: Path,
         plan: Plan,
         store: Store,
+        noise_floor: Mapping[str, float],
         tell: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self.folder, self.plan, self.store, self.tell = folder, plan, store, tell
+        self.noise_floor = noise_floor
         self.protocol = plan.protocol
         self.start = time.monotonic()
         self.trials: dict[str, Trial] = self._finished()
         self.earlier = sum(t.end.wall for t in self.trials.values())
         self.fresh = 0
         self.spent = 0.0
+        self.cut_short = False
 
     def _finished(self) -> dict[str, Trial]:
         """Trials whose records are whole; a corrupt file is set aside and its trial run again."""
@@ -115,14 +109,18 @@ class Runner:
             wall=self.earlier + time.monotonic() - self.start,
             work=work,
             finished=True,
-            out_of_budget=self._out_of_budget,
+            out_of_budget=self.cut_short,
         )
         write_json(self.folder / "summary.json", summary)
         return summary
 
     def _advance(self, comparison: PlannedComparison, process: int) -> None:
-        if not self._out_of_budget and not self._decided(comparison, process):
-            self._round(comparison, process)
+        if self._decided(comparison, process):
+            return
+        if self._out_of_budget and self._spec("measure", comparison, process).id not in self.trials:
+            self.cut_short = True
+            return
+        self._round(comparison, process)
 
     @property
     def _out_of_budget(self) -> bool:
@@ -136,7 +134,7 @@ class Runner:
             return True
         if process not in self.protocol.looks:
             return False
-        rows = effects_of(mine, self.protocol, set(), {})
+        rows = effects_of(mine, self.protocol, set(), self.noise_floor)
         return all(e.verdict != "inconclusive" for e in rows if e.primary)
 
     def _of(self, comparison: PlannedComparison) -> list[Trial]:
@@ -187,7 +185,7 @@ class Runner:
         cause = f"training of {training.head.stack}: {training.end.cause}"
         spec = self._spec("measure", comparison, process)
         end = EndRow(status=training.end.status, cause=cause, wall=0.0)
-        self._record(Trial(head=_head(spec), rows=(), end=end))
+        self._record(Trial(head=head_of(spec), rows=(), end=end))
 
     def _trial(self, mode: Mode, comparison: PlannedComparison, process: int) -> Trial:
         spec = self._spec(mode, comparison, process)
@@ -231,11 +229,14 @@ class Runner:
         )
 
     def _progress(self, doing: str, last: Trial | None = None) -> Progress:
-        first_look = self.protocol.looks[0]
-        planned = len(comparisons(self.plan)) * first_look
-        done = sum(t.head.mode == "measure" for t in self.trials.values())
-        left = max(0, planned - done)
-        return Progress(done, planned, left * self.spent / max(self.fresh, 1) * 1.5, doing, last)
+        done = [
+            sum(t.head.mode == "measure" for t in self._of(comparison))
+            for comparison in comparisons(self.plan)
+        ]
+        looks = self.protocol.looks
+        expected = sum(next((look for look in looks if look >= n), n) for n in done)
+        left = (expected - sum(done)) * self.spent / max(self.fresh, 1) * 1.5
+        return Progress(sum(done), expected, left, doing, last)
 
 
 def _void(trial: Trial) -> bool:
@@ -244,83 +245,6 @@ def _void(trial: Trial) -> bool:
         isinstance(row, EventRow) and row.severity == "failure" and not row.scenario
         for row in trial.rows
     )
-
-
-def run_worker(spec: TrialSpec, limit: float, log: Path) -> Trial:
-    """Run one trial in a process of its own and read what it says.
-
-    A crash, a timeout or a killed process gives a trial with that end and the rows that came.
-    This process sleeps while the worker is timed.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8") as stderr:
-        worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
-        )
-        timer = threading.Timer(limit, _kill, [worker])
-        timer.start()
-        try:
-            output, _ = worker.communicate(spec.model_dump_json())
-        finally:
-            timed_out = not timer.is_alive()
-            timer.cancel()
-            _kill(worker)
-    wall = time.time() - spec.spawned
-    head, rows, end = _head(spec), [], None
-    for row in _parse(output):
-        match row:
-            case TrialRow():
-                head = row
-            case EndRow():
-                end = row
-            case _:
-                rows.append(row)
-    if end is None:
-        status, cause = _cause(worker.returncode, timed_out, limit, log)
-        end = EndRow(status=status, cause=cause, wall=wall)
-    return Trial(head=head, rows=tuple(rows), end=end)
-
-
-def _head(spec: TrialSpec) -> TrialRow:
-    """The head row of a trial whose worker gave none."""
-    return TrialRow(
-        id=spec.id, baseline=spec.baseline, stack=spec.stack, device=spec.device, mode=spec.mode,
-        scenarios=spec.names, process=spec.process, seed=spec.process,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
-
-
-def _parse(output: str) -> Iterator[AnyRow]:
-    for line in output.splitlines():
-        try:
-            yield ROW.validate_json(line)
-        except ValidationError:
-            return  # the line during which the worker was killed
-
-
-def _cause(code: int, timed_out: bool, limit: float, log: Path) -> tuple[Status, str]:
-    if timed_out:
-        return "timeout", f"did not end within {limit:.0f} s"
-    if code == -signal.SIGKILL:
-        return "crash", "killed by signal 9, as the kernel does when memory runs out"
-    if code < 0:
-        return "crash", f"killed by signal {-code} ({signal.Signals(-code).name})"
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return "crash", f"exited with {code}: {lines[-1] if lines else 'it said nothing'}"
-
-
-def _kill(worker: subprocess.Popen[str]) -> None:
-    """End a worker and whatever it started."""
-    try:
-        os.killpg(worker.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 @contextmanager

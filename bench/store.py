@@ -6,19 +6,21 @@ address keeps two processes from making the same one twice.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import inspect
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 
 from baselines.errors import LeanRecError
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class Store:
@@ -42,26 +44,42 @@ class Store:
         path = self.path(kind, key)
         if path.exists():
             return path, False
+        draft = path.with_suffix(".draft")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path.with_suffix(".lock"), "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if path.exists():
-                    return path, False
-                draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=".draft-"))
-                try:
-                    make(draft)
-                    (draft / "key.json").write_text(json.dumps(key, sort_keys=True, default=str))
-                    os.replace(draft, path)
-                finally:
-                    shutil.rmtree(draft, ignore_errors=True)
+            lock = path.with_suffix(".lock").open("w")
         except OSError as error:
-            raise LeanRecError(
-                f"The artefact store {self.root} cannot be written: {error.strerror or error}.",
-                "Nothing that was there is harmed.",
-                "Free space, or set LEANREC_CACHE to another folder.",
-            ) from error
+            raise self._unwritable(error) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists():
+                return path, False
+            try:
+                shutil.rmtree(draft, ignore_errors=True)  # of a maker that was killed
+                draft.mkdir()
+                make(draft)
+                (draft / "key.json").write_text(json.dumps(key, sort_keys=True, default=str))
+                os.replace(draft, path)
+            except OSError as error:
+                if error.errno not in _DISK_ERRORS:  # `make` may read the user's own files
+                    raise
+                raise self._unwritable(error) from error
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
         return path, True
+
+    def _unwritable(self, error: OSError) -> LeanRecError:
+        return LeanRecError(
+            f"The artefact store {self.root} cannot be written: {error.strerror or error}.",
+            "Nothing that was there is harmed.",
+            "Free space, or set LEANREC_CACHE to another folder.",
+        )
+
+
+def save(content: object, path: Path) -> None:
+    """`torch.save` through a Python file, so that a full disk is an OSError."""
+    with path.open("wb") as file:
+        torch.save(content, file)
 
 
 def code_version(classes: Iterable[type]) -> str:

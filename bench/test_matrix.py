@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from baselines.errors import LeanRecError
 from bench.plugin import MATRIX
 from bench.run import PlannedCell
 
@@ -13,7 +14,10 @@ def test_cell(matrix_cell: PlannedCell, request: pytest.FixtureRequest) -> None:
     if matrix_cell.skip:
         pytest.skip(matrix_cell.skip)
     matrix = request.config.stash[MATRIX]
-    result = matrix.measure(matrix_cell)
+    try:
+        result = matrix.measure(matrix_cell)
+    except LeanRecError as error:
+        pytest.fail(str(error), pytrace=False)
     assert not result.failures, "; ".join(result.failures)
     if result.seconds:
         matrix.replay(result, request.getfixturevalue("benchmark"))
