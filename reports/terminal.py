@@ -50,6 +50,8 @@ def show_changes(changes: Sequence[Change], console: Console) -> None:
     if not changes:
         console.print("Neither run has an effect to compare.")
         return
+    if not changes[0].same_host:
+        console.print("The runs are of different hosts: only ratios to the control compare.")
     rows = [
         {
             "Baseline": c.baseline,
@@ -59,8 +61,7 @@ def show_changes(changes: Sequence[Change], console: Console) -> None:
             "Point": c.point or c.segment,
             "Effect in A": _effect(c, c.effect_a),
             "Effect in B": _effect(c, c.effect_b),
-            "Change [interval]": f"{_effect(c, c.change)} "
-            f"[{_effect(c, c.low)}, {_effect(c, c.high)}]",
+            "Change [interval]": _change(c),
             "Verdict": c.verdict if not c.reason else f"{c.verdict}: {c.reason}",
         }
         for c in sorted(changes, key=lambda c: bool(c.segment))
@@ -71,6 +72,13 @@ def show_changes(changes: Sequence[Change], console: Console) -> None:
 def changes_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
     """One object for each change; what is not finite is None."""
     return [tables.finite(change) for change in changes]
+
+
+def _change(change: Change) -> str:
+    if not math.isfinite(change.change):
+        return fmt.NOT_AVAILABLE
+    value, low, high = (_effect(change, v) for v in (change.change, change.low, change.high))
+    return f"{value} [{low}, {high}]"
 
 
 def _effect(change: Change, value: float | None) -> str:

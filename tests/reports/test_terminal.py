@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 from synthetic_run import Truth, write_run
 
+from bench.compare import compare
 from bench.run import Run
-from reports.terminal import show, show_json
+from reports.terminal import changes_json, show, show_changes, show_json
 
 REQUIRED = {
     "baseline", "stack", "scenario", "device", "metric", "unit", "direction", "control",
@@ -53,3 +54,37 @@ def test_show_json_has_one_strict_object_for_each_effect(run: Run) -> None:
     found = json.loads(json.dumps(show_json(run), allow_nan=False))
     assert len(found) == len(run.effects)
     assert all(set(row) >= REQUIRED for row in found)
+
+
+def test_a_comparison_prints_both_effects_and_the_change(tmp_path: Path) -> None:
+    truths = ({"bf16": Truth({4096: 3.0})}, {"bf16": Truth({4096: 2.0})})
+    a, b = (
+        Run.load(write_run(tmp_path / str(i), truth, ["dcnv2"])) for i, truth in enumerate(truths)
+    )
+    changes = compare(a, b)
+    console = Console(file=io.StringIO(), width=200)
+    show_changes(changes, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    (line,) = (line for line in text.splitlines() if "throughput" in line)
+    for part in ("batch=4096", "3.00×", "2.00×", "0.67× [0.6", "worse"):
+        assert part in line
+    found = json.loads(json.dumps(changes_json(changes), allow_nan=False))
+    assert len(found) == len(changes)
+
+
+def test_runs_of_different_hosts_are_said_to_be(tmp_path: Path) -> None:
+    a, b = (
+        Run.load(
+            write_run(tmp_path / host, {"bf16": Truth()}, ["dcnv2"], environment={"host": host})
+        )
+        for host in ("one", "two")
+    )
+    console = Console(file=io.StringIO(), width=200)
+    show_changes(compare(a, b), console)
+    assert "different hosts" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_nothing_to_compare_is_said() -> None:
+    console = Console(file=io.StringIO())
+    show_changes([], console)
+    assert "Neither run has an effect" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run all of whose names, warnings and remarks are hostile, with its report."""
     event = EventRow(scenario="", name=SCRIPT, severity="warning", detail="| `x` " + SCRIPT)
     truths = {name: Truth({4096: 2.0}, events=(event,)) for name in HOSTILE}
@@ -41,11 +41,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     run = Run.load(write_run(folder, truths, [SCRIPT + "|"], processes=3, environment=environment))
     out = tmp_path_factory.mktemp("out")
     write(run, ["html", "md", "csv", "json"], out)
-    return run, out
+    return out
 
 
-def test_html_of_hostile_names_holds_no_foreign_tag(hostile: tuple[Run, Path]) -> None:
-    tags, attributes = html_parts((hostile[1] / "report.html").read_text())
+def test_html_of_hostile_names_holds_no_foreign_tag(hostile: Path) -> None:
+    tags, attributes = html_parts((hostile / "report.html").read_text())
     assert not {"script", "iframe", "object", "link"} & set(tags)
     assert not [name for name, _ in attributes if name.startswith("on")]
     sources = [value for name, value in attributes if name in ("src", "href")]
@@ -53,24 +53,24 @@ def test_html_of_hostile_names_holds_no_foreign_tag(hostile: tuple[Run, Path]) -
     assert all(value.startswith("data:image/svg+xml;base64,") for value in sources)
 
 
-def test_hostile_names_read_back_as_themselves(hostile: tuple[Run, Path]) -> None:
+def test_hostile_names_read_back_as_themselves(hostile: Path) -> None:
     for name, read in (("html", read_html), ("md", read_markdown)):
         matrix = next(
-            t for t in read((hostile[1] / f"report.{name}").read_text()) if t.heading == "Verdicts"
+            t for t in read((hostile / f"report.{name}").read_text()) if t.heading == "Verdicts"
         )
         assert [row["Stack"] for row in matrix.rows if row["Stack"] != "lora"] == HOSTILE
 
 
-def test_markdown_of_hostile_names_holds_no_html(hostile: tuple[Run, Path]) -> None:
-    text = (hostile[1] / "report.md").read_text()
+def test_markdown_of_hostile_names_holds_no_html(hostile: Path) -> None:
+    text = (hostile / "report.md").read_text()
     assert not set(re.findall(r"<[^>]*>", text)) - {"<br>"}
     assert all(
         unescape(image).startswith("figures/") for image in re.findall(r"!\[.*?\]\((.*?)\)", text)
     )
 
 
-def test_figures_of_hostile_names_hold_no_script(hostile: tuple[Run, Path]) -> None:
-    figures = list((hostile[1] / "figures").glob("*.svg"))
+def test_figures_of_hostile_names_hold_no_script(hostile: Path) -> None:
+    figures = list((hostile / "figures").glob("*.svg"))
     assert figures
     assert not any("<script" in figure.read_text() for figure in figures)
 
@@ -99,8 +99,8 @@ def test_json_is_strict_where_an_effect_has_no_number(tmp_path: Path) -> None:
     assert all(e["effect"] is None for e in failed)
 
 
-def test_the_warnings_come_before_the_answer(hostile: tuple[Run, Path]) -> None:
-    titles = [section.title for section in pages.report(hostile[0]).sections]
+def test_the_warnings_come_before_the_answer(hostile: Path) -> None:
+    titles = re.findall(r"^## (.*)$", (hostile / "report.md").read_text(), re.MULTILINE)
     assert titles[:2] == ["Warnings", "The answer"]
 
 
@@ -146,5 +146,5 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(small_run: Path, tmp_p
         write(Run.load(small_run), ["json"], tmp_path / "file")
 
 
-def test_the_word_significant_is_never_printed(hostile: tuple[Run, Path]) -> None:
-    assert "significant" not in (hostile[1] / "report.md").read_text().lower()
+def test_the_word_significant_is_never_printed(hostile: Path) -> None:
+    assert "significant" not in (hostile / "report.md").read_text().lower()
