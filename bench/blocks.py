@@ -45,6 +45,11 @@ class Sampled:
     batch: Batch
     rows: Tensor
 
+    @property
+    def head(self) -> Batch:
+        """The rows of the batch that `rows` answer."""
+        return tuple(column[: len(self.rows)] for column in self.batch)
+
 
 @dataclass
 class ArmState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from baselines.base import Batch, scores
 from bench.blocks import PairedBlocks
 from bench.device import Device
-from bench.meters.clock import quiet, time_each
 from bench.records import BlockRow, EventRow
 from techniques.base import Change, Technique
 
@@ -23,6 +23,8 @@ PENDING_LIMIT = 0.25  # of a call: what may still be pending when the clock has 
 REPEAT_LIMIT = 2.0  # times the control's gain: what an arm may gain on a request met before
 PROCESSOR_LIMIT = 1.25  # processors an arm may keep busy for each thread of the load
 DECOYS = 2  # requests, at most, between two samples that are asked again
+PROBE_ROWS = 64
+ROW_LIMIT = 0.5  # of the spread over rows: above what rounding and dynamic scales do to a row
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -50,15 +52,21 @@ def differs(a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> bool:
 
 def answers(call: Callable[..., Any], batches: Sequence[Batch], device: Device) -> list[Tensor]:
     """The scores that `call` gives for each batch, on the CPU in float32."""
-    with quiet():
-        return [_ask(call, batch, device)[0] for batch in batches]
+    return [_ask(call, batch, device)[0] for batch in batches]
 
 
 @torch.inference_mode()
 def _ask(call: Callable[..., Any], batch: Batch, device: Device) -> tuple[Tensor, int]:
-    """The scores for a batch, on the CPU in float32, and the nanoseconds until they were there."""
-    durations, answer = time_each(call, [batch], device.synchronize)
-    return scores(answer).detach().float().cpu().clone(), durations[0]
+    """The scores for a batch, on the CPU in float32, and the nanoseconds until they were there.
+
+    Not by the clocks of the blocks: nothing here tells a call that it is watched.
+    """
+    start = perf_counter_ns()
+    answer = call(*batch)
+    if device.synchronize is not None:
+        device.synchronize()
+    spent = perf_counter_ns() - start
+    return scores(answer).detach().float().cpu().clone(), spent
 
 
 def fresh_needed(blocks: PairedBlocks) -> int:
@@ -80,13 +88,12 @@ def verify_timed_outputs(
     for arm in blocks.arms:
         unmet = iter(fresh)
         first, again, wrong = [], [], False
-        with quiet():
-            for sample in arm.sampled:
-                for _ in range(int(rng.integers(1, DECOYS + 1))):
-                    first.append(_ask(arm.call, next(unmet), blocks.device)[1])
-                answer, spent = _ask(arm.call, sample.batch, blocks.device)
-                again.append(spent)
-                wrong = wrong or differs(answer[: len(sample.rows)], sample.rows)
+        for sample in arm.sampled:
+            for _ in range(int(rng.integers(1, DECOYS + 1))):
+                first.append(_ask(arm.call, next(unmet), blocks.device)[1])
+            answer, spent = _ask(arm.call, sample.batch, blocks.device)
+            again.append(spent)
+            wrong = wrong or differs(answer[: len(sample.rows)], sample.rows)
         if not all(sample.rows.isfinite().all() for sample in arm.sampled):
             yield _failure(scenario, "non_finite", f"{arm.name} gave NaN or infinite outputs")
         elif wrong:
@@ -106,6 +113,33 @@ def verify_timed_outputs(
             f"a new one, control {control:.1f} times: its speed is that of a cache, and this load "
             "repeats its requests",
         )
+
+
+def verify_rows(
+    blocks: PairedBlocks, scenario: str, rng: np.random.Generator
+) -> Iterator[EventRow]:
+    """A row must be answered alike in whatever batch it comes, but for rounding.
+
+    So an arm cannot be right in the batches of the quality scenario alone: rows of the samples are
+    asked again, mixed, in a batch of the size of a probe.
+    """
+    for arm in blocks.arms:
+        timed = torch.cat([sample.rows for sample in arm.sampled])
+        pick = torch.from_numpy(np.resize(rng.permutation(len(timed)), PROBE_ROWS))
+        columns = zip(*(sample.head for sample in arm.sampled), strict=True)
+        answer, _ = _ask(
+            arm.call, tuple(torch.cat(parts)[pick.to(parts[0].device)] for parts in columns),
+            blocks.device,
+        )  # fmt: skip
+        timed = timed[pick]
+        spread = max(float(answer.std(0).mean()), float(timed.std(0).mean()))
+        if answer.shape != timed.shape or (answer - timed).abs().mean() > ROW_LIMIT * spread:
+            yield _failure(
+                scenario,
+                "output_mismatch",
+                f"{arm.name} answered rows of timed requests otherwise than in another batch: "
+                "the work done depends on the size of a batch, or an answer was kept",
+            )
 
 
 def verify_complete(blocks: PairedBlocks, scenario: str) -> Iterator[EventRow]:

@@ -27,7 +27,6 @@ PREPARATION = Metric(
     over_ranks="max",
 )
 PROBES = 2
-PROBE_ROWS = 64
 
 
 class Phases:
@@ -86,7 +85,7 @@ class Comparison:
             model = self.control.trained_model()
             own = self.treatment.changes_training or not self.treatment.stack
             trained = self.treatment.trained_model() if own else model
-            probes = self.requests(PROBE_ROWS, PROBES)
+            probes = self.requests(checks.PROBE_ROWS, PROBES)
             self.trained = model, checks.fingerprint(model)
         made: dict[int, nn.Module] = {}
         with self.phases("preparation"):

@@ -88,6 +88,7 @@ class TimedScenario(Scenario):
             if self.inference:
                 fresh = comparison.requests(load.batch_size, checks.fresh_needed(blocks))
                 yield from checks.verify_timed_outputs(blocks, fresh, self.name, comparison.rng)
+                yield from checks.verify_rows(blocks, self.name, comparison.rng)
 
 
 SCENARIOS: Registry[Scenario] = Registry("scenario", "bench.scenarios", "leanrec.scenarios")
