@@ -127,9 +127,10 @@ class Pipeline:
 
     def fresh_model(self, device: torch.device) -> nn.Module:
         """An untrained model, initialised from the seed; on the meta device only its shapes."""
+        data = self.data  # made before the seed is set, and on no other device than it asks for
         torch.manual_seed(self.seed)
         with torch.device("meta" if device.type == "meta" else "cpu"):
-            model = self.baseline.build(self.data)
+            model = self.baseline.build(data)
         model = self._apply("build", model, self._context())
         return model if device.type == "meta" else model.to(device)
 
