@@ -14,6 +14,7 @@ from bench.certificate import latest_certificate
 from bench.device import Device
 from bench.effects import Effect
 from bench.environment import environment
+from bench.launch import WORKER_VARIABLES
 from bench.records import CONTROL, dump_json, write_atomically
 from bench.run import Plan, Run, write_json
 from bench.runner import locked
@@ -57,6 +58,7 @@ def open_run(plan: Plan, device: Device, folder: Path, *, resume: bool = False) 
             )
         if not existing:
             facts = environment(device, all_threads())
+            facts["settings"]["worker_variables"] = WORKER_VARIABLES
             facts["certificate"] = latest_certificate(facts["host"], device.name)
             write_atomically(folder / "environment.json", dump_json(facts))
         write_json(folder / "plan.json", plan)

@@ -19,6 +19,10 @@ from baselines.errors import LeanRecError
 from bench.records import ROW, AnyRow, EndRow, Status, Trial, TrialRow, json_lines
 from bench.worker import TrialSpec
 
+# OpenMP threads that spin at a barrier wait for one that the host has descheduled: on two shared
+# cores a training step took thirty times longer so. Waiting passively costs microseconds.
+WORKER_VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}
+
 
 def run_worker(spec: TrialSpec, limit: float, log: Path) -> Trial:
     """Run one trial in a process of its own and read what it says.
@@ -32,6 +36,7 @@ def run_worker(spec: TrialSpec, limit: float, log: Path) -> Trial:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
+            env={**os.environ, **WORKER_VARIABLES},
             text=True,
             encoding="utf-8",
             errors="replace",  # a killed worker may leave half a character

@@ -128,13 +128,19 @@ class Runner:
         return budget is not None and time.monotonic() - self.start > budget
 
     def _decided(self, comparison: PlannedComparison, process: int) -> bool:
-        """Whether nothing is left to learn after `process` processes: read only at the looks."""
+        """Whether nothing is left to learn after `process` processes: read only at the looks.
+
+        A comparison that lacks an earlier process was decided before it.
+        """
         mine = self._of(comparison)
         if any(_void(trial) for trial in mine):
             return True
+        earlier = [t for t in mine if t.head.process < process]
+        if sum(t.head.mode == "measure" for t in earlier) < process:
+            return True
         if process not in self.protocol.looks:
             return False
-        rows = effects_of(mine, self.protocol, set(), self.noise_floor)
+        rows = effects_of(earlier, self.protocol, set(), self.noise_floor)
         return all(e.verdict != "inconclusive" for e in rows if e.primary)
 
     def _of(self, comparison: PlannedComparison) -> list[Trial]:

@@ -106,7 +106,7 @@ def _checked(content: dict[str, Any], source: str) -> Suite:
         return Suite.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(map(str, first["loc"])) or "as a whole"
         known = _nearest(str(first["loc"][-1])) if first["type"] == "extra_forbidden" else ""
         raise LeanRecError(
             f"{source}, {where}: {first['msg']}.", "Nothing was run.", known or "Correct it."
