@@ -61,7 +61,8 @@ def main(folders: list[Path]) -> None:
         st.cache_resource.clear()
         st.rerun()
     st.title(plain(f"LeanRec: {run.plan.suite}"))
-    if run.summary is None or not run.summary.finished:
+    unfinished = run.summary is None or not run.summary.finished
+    if unfinished and view != "Answer":  # which says so itself
         st.info(plain(state(run)))
     _warn(run)
     for section in _sections(folder, stamp, view, selection):

@@ -90,11 +90,16 @@ def explanations(run: Run) -> list[tuple[str, str]]:
         for trial, event in events(run.trials)
         if event.severity == "note"
     ]
-    for column in columns_of(run):
-        for e in headline(run.effects, column):
-            if e.note and e.verdict in ("failed", "inconclusive"):
-                what = " ".join(filter(None, (e.metric, e.point)))
-                lines.append((f"{e.baseline} × {e.stack}", f"{what} {e.verdict}: {e.note}"))
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for e in (e for column in columns_of(run) for e in headline(run.effects, column)):
+        why = "; ".join(n for n in e.note.split("; ") if not n.endswith("outliers, kept"))
+        if why and e.verdict in ("failed", "inconclusive"):
+            metric = f"{e.metric} ({e.point})" if e.point else e.metric
+            reasons.setdefault((f"{e.baseline} × {e.stack}", e.verdict, why), []).append(metric)
+    lines += [
+        (what, f"{fmt.words(metrics)} {verdict}: {why}")
+        for (what, verdict, why), metrics in reasons.items()
+    ]
     return list(dict.fromkeys(lines))
 
 
@@ -109,7 +114,8 @@ def _answer(run: Run, own: list[Effect]) -> Answer:
             continue
         for verdicts, phrases in zip(groups, found.values(), strict=True):
             if group := [e for e in effects if e.verdict in verdicts]:
-                told = summarise(group).replace("\n", ", ").removeprefix("failed").strip()
+                told = summarise(group).replace("\n", ", ")
+                told = told.removeprefix("failed").removeprefix("inconclusive").strip()
                 phrases.append(f"{column.title.lower()} {told}".strip())
     return Answer(
         baseline=own[0].baseline,

@@ -31,6 +31,7 @@ VERDICT_COLOUR = {
     "slower": _BAD, "larger": _BAD, "inferior": _BAD, "failed": _BAD,
     "equivalent": _EVEN, "inconclusive": _OPEN,
 }  # fmt: skip
+_FAR = 4.0  # times the outermost estimate
 Pair = tuple[str, Effect, Effect]  # stack, speed, quality
 
 
@@ -93,7 +94,7 @@ def forest(effects: list[Effect]) -> Figure:
         if isinstance(row, Effect):
             _draw_effect(ax, y, row)
     if ratios:
-        _log_axis(ax)
+        _log_axis(ax, [fmt.gain(row) for row in rows if isinstance(row, Effect)])
     names = [row if isinstance(row, str) else stack_label(row.stack) for row in rows]
     ax.set_yticks(range(len(rows)), names)
     for tick, row in zip(ax.get_yticklabels(), rows, strict=True):
@@ -101,7 +102,9 @@ def forest(effects: list[Effect]) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlabel(
-        "times better than the control (right is better)" if ratios else "treatment − control"
+        "times better than the control (right is better); grey: the margin"
+        if ratios
+        else "treatment − control; dashed: the margin of loss"
     )
     return figure
 
@@ -146,6 +149,9 @@ def _draw_effect(ax: Axes, y: int, e: Effect) -> None:
     colour = VERDICT_COLOUR[e.verdict]
     if ratio:
         ax.barh(y, e.margin + 1 - 1 / (1 + e.margin), left=1 / (1 + e.margin), height=1, color=BAND)
+    else:
+        worse = -e.margin if e.direction == "higher" else e.margin
+        ax.plot([worse, worse], [y - 0.5, y + 0.5], color=_BAD, linewidth=1, linestyle="--")
     ax.errorbar(
         value, y, xerr=_bars(value, low, high), fmt="o", color=colour, capsize=3, markersize=5
     )
@@ -176,8 +182,8 @@ def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
             fmt=MARKERS[stacks.index(stack) % len(MARKERS)], color=_colour(stacks, stack),
             capsize=3, markersize=7, linewidth=1.4, zorder=3,
         )  # fmt: skip
-    ax.margins(x=0.22, y=0.22)
-    _log_axis(ax)
+    ax.margins(y=0.22)
+    _log_axis(ax, [fmt.gain(speed) for _, speed, _ in found])
     if quality.direction == "lower":
         ax.invert_yaxis()
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: fmt.difference(value)))
@@ -204,17 +210,24 @@ def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, l
     return figure, axes
 
 
-def _log_axis(ax: Axes) -> None:
-    """A logarithmic x axis whose ticks are round ratios such as 0.5×, 1×, 2×."""
+def _log_axis(ax: Axes, gains: list[tuple[float, float, float]]) -> None:
+    """A logarithmic x axis for `gains`, each with its bounds, and ticks such as 0.5×, 1×, 2×.
+
+    A bound that is far away leaves the axis, so that it does not squeeze everything else.
+    """
+    values = [1.0, *(value for value, _, _ in gains)]
+    bounds = [b for _, *both in gains for b in both if math.isfinite(b) and b > 0]
+    low = max(min([*values, *bounds]), min(values) / _FAR)
+    high = min(max([*values, *bounds]), max(values) * _FAR)
+    low, high = low / (high / low) ** 0.12 / 1.03, high * (high / low) ** 0.12 * 1.03
     ax.set_xscale("log")
-    low, high = ax.get_xlim()
     span = math.log10(high / low)
-    steps = (1, 2, 5) if span > 1 else (1, 1.5, 2, 3, 5, 7) if span > 0.35 else None
-    if steps is not None:
-        ticks = [s * 10.0**p for p in range(-3, 4) for s in steps]
-        ax.set_xticks([t for t in ticks if low <= t <= high])
+    steps = (1,) if span > 2.5 else (1, 2, 5) if span > 1 else (1, 1.5, 2, 3, 5, 7)
+    if span > 0.35:
+        ticks = [s * 10.0**p for p in range(-6, 7) for s in steps]
     else:
-        ax.set_xticks([t for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high])
+        ticks = list(MaxNLocator(5).tick_values(low, high))
+    ax.set_xticks([t for t in ticks if low <= t <= high])
     ax.set_xticks([], minor=True)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}×"))
     ax.set_xlim(low, high)

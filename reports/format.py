@@ -48,13 +48,19 @@ def number(value: float) -> str:
     return _minus(f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}")
 
 
-def ratio(value: float) -> str:
-    """A ratio without its sign ×: three significant digits, four next to 1."""
+def ratio(value: float, like: float | None = None) -> str:
+    """A ratio without its sign ×: three significant digits, four next to 1, a power if far off.
+
+    like: the ratio whose decimal places to take, so that the bounds of an interval look alike.
+    """
     if not math.isfinite(value):
         return NOT_AVAILABLE
-    if 0.95 <= value < 1.05 or 0.01 <= value < 0.1:
-        return f"{value:.3f}"
-    places = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4
+    if not 0.001 <= value < 10_000:
+        return f"{value:.1e}" if value else "0"
+    size = value if like is None else like
+    places = (
+        3 if 0.95 <= size < 1.05 or size < 0.1 else 0 if size >= 100 else 1 if size >= 10 else 2
+    )
     return f"{value:.{places}f}"
 
 
@@ -71,9 +77,9 @@ def effect(e: Effect) -> str:
     """
     if not math.isfinite(e.effect):
         return NOT_AVAILABLE
-    sign, text = "×" if e.scale == "ratio" else "", _writer(e)
+    text = _writer(e)
     bounds = f" [{text(e.low)}, {text(e.high)}]" if math.isfinite(e.high - e.low) else ""
-    return f"{text(e.effect)}{sign}{bounds}"
+    return f"{text(e.effect)}{'×' if e.scale == 'ratio' else ''}{bounds}"
 
 
 def claim(e: Effect) -> str:
@@ -126,7 +132,7 @@ def words(parts: list[str]) -> str:
 
 def _writer(e: Effect) -> Callable[[float], str]:
     if e.scale == "ratio":
-        return ratio
+        return partial(ratio, like=e.effect)
     return difference if kind(e.unit) == "other" else partial(_signed, unit=e.unit)
 
 

@@ -20,6 +20,7 @@ _TONES = {
 _TONE = {word: tone for tone, found in _TONES.items() for word in found}
 _WORD = re.compile("|".join(sorted(map(re.escape, _TONE), key=len, reverse=True)))
 _WHOLE = ' class="whole"'  # an interval is not broken over lines
+_LONG = ' class="long"'  # a sentence takes a wide column rather than a tall row
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -87,7 +88,8 @@ def _cell(value: object, whole: bool) -> str:
         word = _WORD.search(line)
         text = escape(line)
         lines.append(f'<span class="{_TONE[word[0]]}">{text}</span>' if word else text)
-    return f"<td{_WHOLE if whole else ''}>{'<br>'.join(lines)}</td>"
+    look = _WHOLE if whole else _LONG if max(map(len, str(value).split("\n"))) > 40 else ""
+    return f"<td{look}>{'<br>'.join(lines)}</td>"
 
 
 def _strong(lead: str) -> str:

@@ -107,7 +107,7 @@ def answer_blocks(run: Run) -> tuple[Block, ...]:
     counts = Counter(a.outcome for a in found)
     told = [f"{counts[o]} {_COUNTED[o]}" for o in OUTCOMES if counts[o]]
     blocks: list[Block] = [
-        Text(f"Of {len(found)} stacks measured against their controls, {fmt.words(told)}."),
+        Text(f"Stacks measured against the control: {len(found)}. Of these, {fmt.words(told)}."),
         Text(opening),
     ]
     for (baseline, device), group in groupby(found, key=lambda a: (a.baseline, a.device)):
@@ -147,14 +147,20 @@ def effect_blocks(run: Run) -> tuple[Block, ...]:
             Picture(figures.svg(figures.forest(drawn)), f"Effects and intervals: {title}, {what}.")
             for what, drawn in figures.forests(found)
         ]
-        frame = tables.effects_table(run, found).drop(columns=["Baseline", "Scenario", "Device"])
+        frame = tables.effects_table(found).drop(columns=["Baseline", "Scenario", "Device"])
         blocks.append(Table(frame, f"Numbers: {title}", True))
     return tuple(blocks)
 
 
 def segment_blocks(run: Run) -> tuple[Block, ...]:
-    """A table for each baseline × metric × grouping, one column for each segment."""
-    frame = tables.segments_table(run)
+    """A table for each baseline × grouping, one column for each segment, of the primary metric.
+
+    Of every metric where no primary one is selected.
+    """
+    primary = {(e.baseline, e.metric) for e in run.effects if e.primary}
+    segments = [e for e in run.effects if e.segment]
+    chosen = [e for e in segments if (e.baseline, e.metric) in primary]
+    frame = tables.segments_table(chosen or segments)
     if frame.empty:
         return (Text("Quality was not measured by segment."),)
     keys = ["Baseline", "Device", "Metric", "Segment"]

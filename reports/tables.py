@@ -90,6 +90,8 @@ def verdict_matrix(run: Run) -> pd.DataFrame:
         row = {"Baseline": baseline, "Stack": stack_label(stack), "Device": device}
         for column in columns:
             text = summarise(headline(own, column))
+            if not text and column.metric and any(e.scenario == column.scenario for e in own):
+                text = "–"  # the scenario was measured, without this metric
             row[column.title] = text or _state(run, cells.get(column.scenario), failed)
         rows.append(row)
     return pd.DataFrame(rows, columns=["Baseline", "Stack", "Device", *(c.title for c in columns)])
@@ -114,8 +116,8 @@ def summarise(effects: list[Effect]) -> str:
     return "\n".join(lines)
 
 
-def effects_table(run: Run, effects: Iterable[Effect] | None = None) -> pd.DataFrame:
-    """Every effect without segments, as text; of `effects` only, where given."""
+def effects_table(effects: Iterable[Effect]) -> pd.DataFrame:
+    """Every effect that is not of a segment, as text."""
     rows = [
         {
             "Baseline": e.baseline,
@@ -127,7 +129,7 @@ def effects_table(run: Run, effects: Iterable[Effect] | None = None) -> pd.DataF
             "Control": fmt.quantity(e.control, e.unit),
             "Treatment": fmt.quantity(e.treatment, e.unit),
             "Effect [interval]": fmt.effect(e),
-            "Verdict": fmt.claim(e),
+            "Verdict": e.verdict if e.verdict == "inconclusive" and e.margin else fmt.claim(e),
             "Level": fmt.percent(e.level),
             "Margin": fmt.margin(e),
             "Named margins": "; ".join(f"{name}: {v}" for name, v in e.margins.items()),
@@ -136,7 +138,7 @@ def effects_table(run: Run, effects: Iterable[Effect] | None = None) -> pd.DataF
             "Processes (blocks)": f"{e.n_processes} ({e.n_blocks})",
             "Note": e.note,
         }
-        for e in (run.effects if effects is None else effects)
+        for e in effects
         if not e.segment
     ]
     frame = pd.DataFrame(rows)
@@ -144,11 +146,11 @@ def effects_table(run: Run, effects: Iterable[Effect] | None = None) -> pd.DataF
     return frame.drop(columns=[c for c in blank if not frame[c].any()])
 
 
-def segments_table(run: Run, effects: Iterable[Effect] | None = None) -> pd.DataFrame:
+def segments_table(effects: Iterable[Effect]) -> pd.DataFrame:
     """Quality by segment: a row for each baseline × stack × metric × grouping, numbers across."""
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     numbers: set[str] = set()
-    for e in run.effects if effects is None else effects:
+    for e in effects:
         if e.segment:
             name, _, number = e.segment.rpartition("=")
             word = f"{e.verdict} " if e.verdict in ("inferior", "better", "failed") else ""
@@ -254,14 +256,17 @@ def _break_even(preparation: Effect, latency: Effect) -> str:
 
 
 def _points(effects: list[Effect]) -> str:
-    values: dict[str, list[str]] = {}
+    """The points of `effects`: the first coordinate, and others where they differ."""
+    values: dict[str, dict[str, None]] = {}
     for e in effects:
-        name, _, value = e.point.partition("=")
-        if value and "=" not in value:
-            values.setdefault(name, []).append(value)
-        elif e.point:
-            values.setdefault(e.point, [])
-    return "; ".join(f"{name} {', '.join(found)}".strip() for name, found in values.items())
+        for part in e.point.split(",") if e.point else ():
+            name, _, value = part.partition("=")
+            values.setdefault(name, {})[value] = None
+    return "; ".join(
+        f"{name} {', '.join(found)}".strip()
+        for place, (name, found) in enumerate(values.items())
+        if place == 0 or len(found) > 1
+    )
 
 
 def _spread(e: Effect) -> str:

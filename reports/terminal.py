@@ -15,26 +15,26 @@ from bench.compare import Change
 from bench.run import Run
 from reports import format as fmt
 from reports import tables
-from reports.answer import answers, sanity, state
+from reports.answer import answers, explanations, sanity, state
 
-_SHOWN = (
-    "Baseline", "Stack", "Scenario", "Metric", "Point", "Control", "Treatment",
-    "Effect [interval]", "Verdict",
-)  # fmt: skip
+_SHOWN = ("Stack", "Metric", "Point", "Control", "Treatment", "Effect [interval]", "Verdict")
 
 
 def show(run: Run, console: Console) -> None:
-    """Print warnings, the answer, the verdict matrix and the effects."""
+    """Print warnings, the answer with its reasons, the verdict matrix and the effects."""
     for line in run.warnings:
         console.print(Text(f"warning: {line}", style="yellow"))
     console.print(Text(f"{state(run)} {sanity(run)}"))
     for answer in answers(run):
         console.print(Text(f"{answer.baseline} × {answer.stack}", style="bold"), end=": ")
         console.print(Text(f"{answer.outcome}. {answer.sentence}"))
+    for what, why in explanations(run):
+        console.print(Text(f"{what}: {why}"))
     console.print(_table(tables.verdict_matrix(run), "Verdicts"))
-    effects = tables.effects_table(run)
+    effects = tables.effects_table(run.effects)
     if not effects.empty:
-        console.print(_table(effects[list(_SHOWN)], "Effects"))
+        for cell, group in effects.groupby(["Baseline", "Scenario", "Device"], sort=False):
+            console.print(_table(group[list(_SHOWN)], ", ".join(map(str, cell))))
     skipped = tables.skipped_table(run)
     if not skipped.empty:
         console.print(_table(skipped, "Skipped"))
@@ -88,7 +88,7 @@ def _effect(change: Change, value: float | None) -> str:
 
 
 def _table(frame: pd.DataFrame, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for name in frame.columns:
         table.add_column(Text(str(name)), overflow="fold")
     for row in frame.itertuples(index=False, name=None):

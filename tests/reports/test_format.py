@@ -63,7 +63,7 @@ def test_a_ratio_reads_back_to_two_digits_at_least(value: float) -> None:
         ({"effect": 1.001, "verdict": "equivalent"}, "equivalent"),
         (
             {"effect": 1.02, "low": 0.9, "high": 1.2, "verdict": "inconclusive"},
-            "inconclusive 1.020× [0.90, 1.20]",
+            "inconclusive 1.020× [0.900, 1.200]",
         ),
         ({"effect": math.nan, "verdict": "failed"}, "failed"),
         ({"effect": math.nan, "verdict": "inconclusive"}, "inconclusive"),
@@ -82,6 +82,10 @@ def test_a_claim_says_the_size_in_the_direction_of_its_word(
 
 def test_an_effect_shows_its_interval() -> None:
     assert fmt.effect(effect()) == "0.50× [0.48, 0.52]"
+
+
+def test_a_bound_far_away_is_a_power() -> None:
+    assert fmt.effect(effect(low=1e-9, high=3e22)) == "0.50× [1.0e-09, 3.0e+22]"
 
 
 def test_an_effect_without_a_bound_shows_none() -> None:

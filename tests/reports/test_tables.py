@@ -47,7 +47,7 @@ def test_the_skipped_have_their_reason(run: Run) -> None:
 
 
 def test_every_effect_without_a_segment_stands_in_the_table(run: Run) -> None:
-    assert len(tables.effects_table(run)) == sum(not e.segment for e in run.effects)
+    assert len(tables.effects_table(run.effects)) == sum(not e.segment for e in run.effects)
 
 
 def test_records_hold_every_effect_with_its_numbers(run: Run) -> None:
@@ -57,7 +57,7 @@ def test_records_hold_every_effect_with_its_numbers(run: Run) -> None:
 
 
 def test_a_loss_in_one_segment_is_seen(run: Run) -> None:
-    frame = tables.segments_table(run)
+    frame = tables.segments_table(run.effects)
     found = row(frame, Baseline="dcnv2", Stack="prune-structured", Segment="popularity")
     assert found["0"] == "inferior −0.0630"
     assert found["1"] == "inferior −0.0210"
@@ -100,7 +100,7 @@ def test_a_voided_cell_and_a_crashed_trial_say_failed(tmp_path: Path) -> None:
 def test_a_failed_effect_has_no_number_but_its_cause(tmp_path: Path) -> None:
     bad = EventRow(scenario="offline", name="non_finite", severity="failure", detail="NaN came out")
     run = Run.load(write_run(tmp_path, {"broken": Truth(events=(bad,))}, ["dcnv2"]))
-    table = tables.effects_table(run)
+    table = tables.effects_table(run.effects)
     found = row(table, Stack="broken", Metric="throughput")
     assert (found["Effect [interval]"], found["Verdict"]) == ("n/a", "failed")
     assert "NaN came out" in found["Note"]
@@ -117,8 +117,8 @@ def test_a_cell_without_records_says_why(tmp_path: Path, finished: bool, text: s
 
 def test_an_empty_run_gives_empty_tables(tmp_path: Path) -> None:
     run = Run.load(write_run(tmp_path, {}, ["dcnv2"], processes=0, finished=False))
-    assert tables.effects_table(run).empty
-    assert tables.segments_table(run).empty
+    assert tables.effects_table(run.effects).empty
+    assert tables.segments_table(run.effects).empty
     assert tables.preparation_table(run).empty
     assert provenance.accounting(run).empty
 
