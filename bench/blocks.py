@@ -83,20 +83,22 @@ class TooSmall(Exception):  # noqa: N818 - a result, not an error
 def warm_up(arm: ArmState, batches: Sequence[Batch], device: Device, cap: float) -> None:
     """Call until two successive windows agree within 5 % and show no trend, or `cap` seconds pass.
 
-    The first call is timed apart: it carries compilation, packing and cache fill.
+    Every batch is called at least once before that. The first call is timed apart: it carries
+    compilation, packing and cache fill.
     """
     start = time.perf_counter()
     durations, _ = time_each(arm.call, batches[:1], device.synchronize)
     arm.first_call = durations[0] / 1e9
     probe, _ = time_each(arm.call, batches[:3], device.synchronize)
     size = int(np.clip(0.05e9 / max(np.median(probe), 1), 5, 2000))
-    window = [batches[i % len(batches)] for i in range(size)]
-    previous = math.inf
+    previous, called = math.inf, 0
     while True:
+        window = [batches[i % len(batches)] for i in range(called, called + size)]
+        called += size
         durations, last = time_each(arm.call, window, device.synchronize)
         halves = np.median(durations[: size // 2]), np.median(durations[size // 2 :])
         now = float(np.median(durations))
-        if _agree(now, previous) and _agree(*halves):
+        if called >= len(batches) and _agree(now, previous) and _agree(*halves):
             arm.steady = True
             break
         arm.steady = False

@@ -212,7 +212,7 @@ def verify_block(row: BlockRow, rows_run: int) -> Iterator[EventRow]:
         )
         return
     value = float(np.median(seconds)) if row.metric.unit == "s" else row.samples / seconds.sum()
-    if not np.isclose(row.value, value, rtol=1e-6):
+    if not np.isclose(row.value, value, rtol=1e-6, atol=0):
         yield _failure(
             row.scenario,
             "value_mismatch",

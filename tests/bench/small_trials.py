@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,11 +83,18 @@ def accusations(rows: list[AnyRow]) -> set[str]:
     return {row.name for row in rows if isinstance(row, EventRow) and row.severity == "failure"}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_objects() -> Iterator[None]:
+    """Takes what the tests have loaded out of the collections that precede a block."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     """Forgets the frauds afterwards, so that no other test finds them, and resets the threads."""
-    import sys
-
     registries = (BASELINES, TECHNIQUES, SCENARIOS)
     known = [registry.names() for registry in registries]
     yield

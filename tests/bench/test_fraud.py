@@ -1,10 +1,10 @@
-"""The harness is tested by fraud: each cheat is caught, and its honest counterpart is not accused."""
+"""The harness is tested by fraud: cheats are caught, and their honest counterparts not accused."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from small_trials import DCNV2, accusations, as_it_was, run  # noqa: F401 - a fixture
+from small_trials import DCNV2, accusations, as_it_was, few_objects, run  # noqa: F401 - fixtures
 
 from bench import memory
 from bench.records import BlockRow, EventRow, QualityRow
