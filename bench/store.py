@@ -83,9 +83,15 @@ def save(content: object, path: Path) -> None:
 
 
 def code_version(classes: Iterable[type]) -> str:
-    """A hash over the baselines room, the files that define `classes`, and torch's version."""
-    rooms = Path(inspect.getfile(LeanRecError)).parent.rglob("*.py")
-    files = {*rooms, *(Path(inspect.getfile(cls)) for cls in classes)}
+    """A hash over the baselines room, the code that defines `classes`, and torch's version.
+
+    A class in a package counts with the whole package, since it may use any of it; one in a file of
+    its own with that file.
+    """
+    files = set(Path(inspect.getfile(LeanRecError)).parent.rglob("*.py"))
+    for cls in classes:
+        file = Path(inspect.getfile(cls))
+        files.update(file.parent.rglob("*.py") if "." in cls.__module__ else [file])
     state = hashlib.sha256(torch.__version__.encode())
     for file in sorted(files):
         state.update(file.read_bytes())

@@ -52,8 +52,9 @@ class Train(TimedScenario):
                 control.batches(comparison.control.data.train),
                 comparison.protocol.distinct_batches,
             )
-            size = control.recipe.batch_size
-            batches = [batch for batch in drawn if len(batch[0]) == size]
+            batches = list(drawn)
+            size = len(batches[0][0])  # the last of an epoch may be smaller
+            batches = [batch for batch in batches if len(batch[0]) == size]
         calls = (lambda *b: control.step(b)), (lambda *b: treatment.step(b))
         yield Load(calls, batches, size, self.threads or all_threads())
 

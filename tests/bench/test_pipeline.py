@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_trials import DCNV2, FRAUDS, as_it_was, few_objects  # noqa: F401 - fixtures
+
+from baselines.base import Dataset
+from baselines.errors import LeanRecError
+from baselines.registry import load_plugin
+from bench import pipeline as pipeline_module
+from bench.checks import fingerprint
+from bench.device import Device, get_device
+from bench.pipeline import Pipeline, make_stack, stack_spec
+from bench.store import Store
+from techniques.base import TECHNIQUES, Change
+
+CPU = get_device("cpu")
+WIDE = 'dcnv2(dataset="planted", rows=1000, ids=300, width=128, depth=2, cross_layers=1)'
+
+
+@pytest.fixture(autouse=True)
+def _plugin(as_it_was: None) -> None:  # noqa: F811 - the fixture
+    load_plugin(FRAUDS)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def pipeline(
+    store: Store, stack: str = "control", baseline: str = DCNV2, seed: int = 0
+) -> Pipeline:
+    return Pipeline.from_specs(baseline, stack, CPU, seed, store)
+
+
+def test_a_control_is_trained_once_however_many_stacks_rest_on_it(store: Store) -> None:
+    stacks = ["control", "honest", "int8-embedding", "int8-embedding+honest", "size-only"]
+    trained = [pipeline(store, stack).train() for stack in stacks]
+    assert [made for _, made in trained] == [True, False, False, False, False]
+    assert len({path for path, _ in trained}) == 1
+
+
+def test_a_control_is_trained_once_for_each_seed(store: Store) -> None:
+    trained = [pipeline(store, seed=seed).train() for seed in (0, 1, 0, 1)]
+    assert [made for _, made in trained] == [True, True, False, False]
+
+
+def test_a_stack_that_changes_training_has_an_artefact_of_its_own(store: Store) -> None:
+    one, two = (pipeline(store, f"retrained(epochs={n})+honest") for n in (1, 2))
+    assert one.train()[1]
+    assert two.train()[1]
+    assert one.control().train()[1]
+    assert not pipeline(store, "retrained(epochs=2)").train()[1]
+    assert one.changes_training
+    assert not one.control().changes_training
+    assert len(one.history().epochs) == 1
+
+
+def test_the_order_of_techniques_that_change_training_matters(store: Store) -> None:
+    first = pipeline(store, "retrained+half-data").train()[0]
+    assert pipeline(store, "half-data+retrained").train()[0] != first
+
+
+def test_what_a_trained_artefact_depends_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = pipeline(store, baseline="small-towers").train()[0]
+    others = [
+        pipeline(store, baseline="small-towers", seed=1).train()[0],
+        pipeline(store, "half-data", "small-towers").train()[0],
+        pipeline(store, "retrained", "small-towers").train()[0],
+        dataclasses.replace(
+            pipeline(store, baseline="small-towers"), device=Device("other", torch.device("cpu"))
+        ).train()[0],
+    ]
+    monkeypatch.setattr(pipeline_module, "code_version", lambda classes: "edited")
+    others.append(pipeline(store, baseline="small-towers").train()[0])
+    assert len({made, *others}) == 6
+
+
+def test_only_a_stack_that_prepares_has_data_of_its_own(store: Store) -> None:
+    control, same, half = (pipeline(store, s) for s in ("control", "retrained", "half-data"))
+    assert same.data_digest == control.data_digest
+    assert half.data_digest != control.data_digest
+    assert len(half.data.train) == len(control.data.train) // 2
+    assert torch.equal(half.data.test.labels, control.data.test.labels)
+
+
+@pytest.mark.parametrize("baseline", [DCNV2, "small-towers"])
+def test_data_comes_back_as_it_was(store: Store, baseline: str) -> None:
+    whole = pipeline(store, baseline=baseline)
+    made, read = whole.baseline.data(), whole.data
+    assert read.digest == made.digest == whole.data_digest
+    for field in ("name", "fields", "protocol", "best"):
+        assert getattr(read, field) == getattr(made, field)
+    for split in ("train", "valid", "test"):
+        _same_split(made, read, split)
+
+
+def _same_split(made: Dataset, read: Dataset, name: str) -> None:
+    a, b = getattr(made, name), getattr(read, name)
+    assert len(a.inputs) == len(b.inputs)
+    assert a.segments.keys() == b.segments.keys()
+    pairs = [
+        *zip(a.inputs, b.inputs, strict=True),
+        *((a.segments[k], b.segments[k]) for k in a.segments),
+        *((getattr(a, k), getattr(b, k)) for k in ("labels", "users", "items")),
+    ]
+    for x, y in pairs:
+        assert x.dtype == y.dtype
+        assert torch.equal(x, y)
+
+
+def test_the_trained_model_is_the_one_that_was_trained(store: Store, tmp_path: Path) -> None:
+    first, again = pipeline(store).trained_model(), pipeline(store).trained_model()
+    assert fingerprint(first) == fingerprint(again)
+    assert not first.training
+    elsewhere = pipeline(Store(tmp_path / "elsewhere")).trained_model()
+    assert fingerprint(first) == fingerprint(elsewhere)
+    assert fingerprint(first) != fingerprint(pipeline(store, seed=1).trained_model())
+    assert fingerprint(first) != fingerprint(pipeline(store).fresh_model(torch.device("cpu")))
+
+
+def test_the_history_comes_back_as_it_was(store: Store) -> None:
+    seen = []
+    control = pipeline(store)
+    control.train(on_epoch=seen.append)
+    history = control.history()
+    assert list(history.epochs) == seen
+    assert history.metric == "auc"
+    assert history.epochs[history.best].valid == max(e.valid for e in seen)
+
+
+def test_a_fresh_model_depends_on_the_seed_alone(store: Store) -> None:
+    cpu = torch.device("cpu")
+    torch.manual_seed(99)
+    first = fingerprint(pipeline(store).fresh_model(cpu))
+    torch.manual_seed(7)
+    assert fingerprint(pipeline(store).fresh_model(cpu)) == first
+    assert fingerprint(pipeline(store, seed=1).fresh_model(cpu)) != first
+
+
+def test_a_model_of_shapes_alone_holds_no_bytes(store: Store) -> None:
+    model = pipeline(store).fresh_model(torch.device("meta"))
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+@pytest.mark.parametrize("stack", ["int8-linear", "int8-embedding", "int8-linear+int8-embedding"])
+def test_compressing_never_touches_the_control(store: Store, stack: str) -> None:
+    treatment = pipeline(store, stack, WIDE)
+    model = treatment.control().trained_model()
+    batch = treatment.baseline.task.requests(treatment.data, 64, 1, 0)[0]
+    with torch.inference_mode():
+        before = fingerprint(model), model(*batch).clone()
+        served = treatment.predictor(model)
+        served(*batch)
+        assert fingerprint(model) == before[0]
+        assert torch.equal(model(*batch), before[1])
+
+
+def test_techniques_are_applied_in_the_order_named(store: Store) -> None:
+    outer = pipeline(store, "size-only+honest").predictor(torch.nn.Identity())
+    assert [type(m).__name__ for m in (outer, outer.predictor)] == ["Wrapper", "SlightlyOff"]
+
+
+def test_where_a_stack_does_not_apply_the_reason_names_the_technique(store: Store) -> None:
+    reason = pipeline(store, "honest+int8-linear", "small-towers").reason_against()
+    assert reason is not None
+    assert reason.startswith("int8-linear ")
+    assert pipeline(store, "honest+int8-linear", WIDE).reason_against() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("int8-linaer", "Did you mean int8-linear"),
+        ("bf16+bf16", "names 'bf16' twice"),
+        ("bf16+", "not of the form"),
+        ("retrained(epochs=1)+retrained(epochs=2)", "names 'retrained' twice"),
+        ("retrained(epochs=many)", "not of the form"),
+        ('retrained(epochs="many")', "epochs"),
+        ("bf16+control", "Unknown technique 'control'"),
+    ],
+)
+def test_a_stack_that_cannot_be_is_refused(text: str, cause: str) -> None:
+    with pytest.raises(LeanRecError, match=cause.replace("(", r"\(")):
+        make_stack(text)
+
+
+def test_a_plus_inside_a_parameter_does_not_part_the_stack() -> None:
+    mutates, honest = make_stack('mutates(how="a+b")+honest')
+    assert mutates.how == "a+b"  # type: ignore[attr-defined]
+    assert honest.name == "honest"
+
+
+BUILT_IN = ["bf16", "compile", "int8-embedding", "int8-linear"]
+
+
+@given(st.lists(st.sampled_from(BUILT_IN), unique=True))
+def test_the_text_of_a_stack_comes_back(names: list[str]) -> None:
+    stack = tuple(TECHNIQUES.make(name) for name in names)
+    assert stack_spec(stack) == ("+".join(names) or "control")
+    assert make_stack(stack_spec(stack)) == stack
+
+
+def test_stacks_of_parameters_come_back() -> None:
+    for epochs, how in itertools.product((1, 3), ("weights", 'a "quoted" + (one)')):
+        stack = make_stack("mutates+retrained")
+        changed = tuple(
+            dataclasses.replace(t, **{"epochs": epochs} if t.name == "retrained" else {"how": how})
+            for t in stack
+        )
+        assert make_stack(stack_spec(changed)) == changed
+    assert Change.NUMERICS in stack[0].changes
