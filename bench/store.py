@@ -77,9 +77,14 @@ class Store:
 
 
 def save(content: object, path: Path) -> None:
-    """`torch.save` through a Python file, so that a full disk is an OSError."""
-    with path.open("wb") as file:
-        torch.save(content, file)
+    """`torch.save` whose full disk is an OSError; torch's writer fails once more at the end."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def code_version(classes: Iterable[type]) -> str:
