@@ -34,6 +34,7 @@ THROUGHPUT = Metric(
     over_ranks="sum",
 )
 OVERHEAD_FACTOR = 100  # a call must take at least so many times what timing it costs
+LONG_BLOCK = 0.4  # seconds after which a block need not hold min_iterations
 STEADY = 0.05  # successive warm-up windows agree within this ratio
 SAMPLED_ROWS = 16
 
@@ -156,7 +157,8 @@ class PairedBlocks:
             self.protocol.block_seconds if self.mode == "latency" else self.protocol.window_seconds
         )
         slowest = max(arm.steady_call for arm in self.arms)
-        self.calls = max(self.protocol.min_iterations, math.ceil(seconds / slowest))
+        least = min(self.protocol.min_iterations, math.ceil(LONG_BLOCK / slowest))
+        self.calls = max(least, math.ceil(seconds / slowest), 5)
 
     def run(self) -> Iterator[tuple[int, int, ArmState, Block]]:
         """(pair, position, arm, block) for every block, in the order measured."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from baselines.base import Baseline, Dataset, Recipe, baseline
-from baselines.data import ml100k, planted
 from baselines.tasks.ctr import CTR
 
 
@@ -105,6 +104,8 @@ class DCNv2Baseline(Baseline):
 
     def data(self) -> Dataset:
         """Clicks with user, item and context fields."""
+        from baselines.data import ml100k, planted  # pandas is slow to import, and rarely needed
+
         if self.dataset == "planted":
             return planted.ctr(rows=self.rows, ids=self.ids)
         return ml100k.ctr()

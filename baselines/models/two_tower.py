@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from baselines.base import Baseline, Dataset, Recipe, baseline
-from baselines.data import ml100k, planted
 from baselines.tasks.retrieval import Retrieval
 
 
@@ -61,6 +60,8 @@ class TwoTowerBaseline(Baseline):
 
     def data(self) -> Dataset:
         """Interactions of users with items."""
+        from baselines.data import ml100k, planted  # pandas is slow to import, and rarely needed
+
         return planted.interactions() if self.dataset == "planted" else ml100k.retrieval()
 
     def build(self, data: Dataset) -> TwoTower:
