@@ -129,10 +129,15 @@ def test_a_block_says_what_it_ran(clock: Clock, mode: str) -> None:
         assert row.dropped == 2
 
 
-def test_a_block_holds_no_fewer_calls_than_the_protocol_asks(clock: Clock) -> None:
-    blocks = paired(clock.takes(MS), clock.takes(100 * MS))
+@pytest.mark.parametrize(
+    ("call_ms", "calls"), [(10, PROTOCOL.min_iterations), (50, 8), (1000, 5)]
+)
+def test_a_block_holds_the_calls_the_protocol_asks_or_lasts_long(
+    clock: Clock, call_ms: int, calls: int
+) -> None:
+    blocks = paired(clock.takes(MS), clock.takes(call_ms * MS))
     blocks.prepare()
-    assert blocks.calls == PROTOCOL.min_iterations
+    assert blocks.calls == calls
 
 
 def test_the_first_tenth_of_a_block_is_not_counted(clock: Clock) -> None:
