@@ -1,8 +1,7 @@
 """`pytest bench`: the matrix as tests, one a cell, over the same engine as `leanrec run`.
 
-Loaded in every pytest process of an environment that has LeanRec, so it imports nothing heavy
-until `bench/test_matrix.py` is collected, and takes option names such as --device only in sessions
-that ask for the matrix: elsewhere they belong to others.
+Loaded in every pytest process of an environment that has LeanRec. Where the command line does not
+name the matrix, it imports nothing heavy, and option names such as --device are left to others.
 """
 
 from __future__ import annotations
@@ -56,33 +55,39 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path == _HERE / "test_matrix.py" and not _asked(config) else None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse xdist before it starts its workers."""
+    if _asked(config) and (config.getoption("numprocesses", None) or config.getoption("tx", None)):
+        raise pytest.UsageError(
+            "The benchmark matrix refuses to run under xdist: cells timed side by side measure "
+            "each other. Run it without -n."
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Plan the matrix; a mistake of the user ends the session with one message."""
+    if not _asked(session.config):
+        return
+    from baselines.errors import LeanRecError
+    from bench.matrix import Matrix
+
+    try:
+        session.config.stash[MATRIX] = Matrix.of(session.config)
+    except LeanRecError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per planned cell, with the cell's id."""
     if "matrix_cell" in metafunc.fixturenames:
-        matrix = _matrix(metafunc.config)
+        matrix = metafunc.config.stash[MATRIX]
         cells = matrix.plan.cells
         metafunc.parametrize(
             "matrix_cell",
             [pytest.param(c, marks=matrix.benchmark_mark(c)) for c in cells],
             ids=[c.cell.id for c in cells],
         )
-
-
-def _matrix(config: pytest.Config) -> Matrix:
-    from baselines.errors import LeanRecError
-    from bench.matrix import Matrix
-
-    if hasattr(config, "workerinput") or config.getoption("numprocesses", None):
-        raise pytest.UsageError(
-            "The benchmark matrix refuses to run under xdist: cells timed side by side measure "
-            "each other. Run it without -n."
-        )
-    if MATRIX not in config.stash:
-        try:
-            config.stash[MATRIX] = Matrix.of(config)
-        except LeanRecError as error:
-            raise pytest.UsageError(str(error)) from None
-    return config.stash[MATRIX]
 
 
 @pytest.hookimpl(trylast=True)

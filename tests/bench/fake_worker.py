@@ -65,7 +65,10 @@ class FakeWorkers:
             ratio = self.ratio.get(spec.stack, 1.0)
             ratio = ratio[spec.process] if isinstance(ratio, tuple) else ratio
             control = [1e-3, 1.0001e-3]
-            rows = [*blocks(control, [c * ratio for c in control]), quality(0.8, 0.8)]
+            calls = [1_000_000 + k for k in range(10)]
+            durations = calls, [int(ns * ratio) for ns in calls]
+            timed = blocks(control, [c * ratio for c in control], durations=durations)
+            rows = [*timed, quality(0.8, 0.8)]
         phases = {"training" if spec.mode == "train" else "blocks": 0.5, "start": 0.25}
         end = EndRow(status="ok", phases=phases, wall=1.0)
         made = trial(
