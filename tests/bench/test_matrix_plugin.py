@@ -15,12 +15,13 @@ from front_door import TINY, environment, tiny_suite
 from made_trials import quality
 
 import bench.matrix
-from baselines.base import BASELINES
 from bench import runner
+from bench.campaign import artefact_store
+from bench.device import get_device
+from bench.plan import make_plan
 from bench.records import BlockRow, EndRow, Trial, read_trials
-from bench.scenarios.base import SCENARIOS
+from bench.suite import load_suite
 from bench.worker import TrialSpec
-from techniques.base import TECHNIQUES
 
 pytest_plugins = ["pytester"]
 
@@ -34,10 +35,10 @@ HALF = "prune-unstructured"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _loaded() -> None:
-    """Everything is imported before pytester is: it forgets modules that its sessions import."""
-    for registry in (BASELINES, TECHNIQUES, SCENARIOS):
-        registry.names()
+def _loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All that a plan imports is loaded: pytester forgets the modules that its sessions import."""
+    suite = load_suite(str(tiny_suite(tmp_path_factory.mktemp("suite"))))
+    make_plan(suite, get_device("cpu"), artefact_store())
 
 
 @pytest.fixture
@@ -49,14 +50,18 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> FakeWorkers:
 
 
 @pytest.fixture
-def matrix(pytester: pytest.Pytester, workers: FakeWorkers) -> Any:
-    """Runs the matrix of the tiny suite in this process; records go to ``run``."""
+def matrix(pytester: pytest.Pytester, workers: FakeWorkers, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the matrix of the tiny suite in this process; records go to ``run``.
+
+    Only the plug-ins that are needed are loaded, which is quicker.
+    """
     tiny_suite(pytester.path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(*arguments: str) -> pytest.RunResult:
         result = pytester.runpytest_inprocess(
             "--pyargs", "bench", "--suite", "tiny.toml", "--out", "run", "-p", "no:cacheprovider",
-            *arguments,
+            "-p", "bench.plugin", "-p", "pytest_benchmark.plugin", *arguments,
         )  # fmt: skip
         assert "Traceback" not in result.stdout.str() + result.stderr.str()
         return result
@@ -97,14 +102,12 @@ class TestCollection:
             (["--device", "tpu"], "Known: cpu, cuda"),
             (["--budget", "-1"], "budget_seconds"),
             (["--plugin", "nowhere.py"], "does not exist"),
-            (["-n", "2"], "refuses to run under xdist"),
+            (["-p", "xdist", "-n", "2"], "refuses to run under xdist"),
         ],
     )
     def test_a_mistake_ends_the_session_with_one_message(
         self, matrix: Any, arguments: list[str], said: str
     ) -> None:
-        if "-n" in arguments:
-            pytest.importorskip("xdist")
         result = matrix(*arguments)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert said in result.stderr.str()
@@ -223,7 +226,8 @@ class TestOthers:
     def test_the_matrix_is_left_out_of_a_session_over_the_whole_checkout(self) -> None:
         checkout = Path(bench.matrix.__file__).parents[1]
         listed = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "--collect-only", ".", "--ignore", "tests"],
+            [sys.executable, "-m", "pytest", "-q", "--collect-only", ".", "--ignore", "tests",
+             "--noconftest"],
             cwd=checkout, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert "test_cell" not in listed.stdout
