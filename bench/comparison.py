@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from baselines.base import Batch
 from bench import checks
@@ -88,23 +88,19 @@ class Comparison:
             probes = self.requests(checks.PROBE_ROWS, PROBES)
             self.trained = model, checks.fingerprint(model)
         made: dict[int, nn.Module] = {}
+        given: dict[int, list[Tensor]] = {}
         with self.phases("preparation"):
-            for i in self.rng.permutation(2):
+            for i in map(int, self.rng.permutation(2)):
                 start = time.perf_counter()
-                made[int(i)] = (
-                    self.treatment.predictor(trained) if i else self.control.predictor(model)
-                )
+                made[i] = self.treatment.predictor(trained) if i else self.control.predictor(model)
                 self.preparation[i] += time.perf_counter() - start
+                given[i], excess = checks.answers(made[i], probes, self.device)
+                self.preparation[i] += excess
         self.predictors = made[0], made[1]
         with self.phases("checks"):
             yield from self.verify_unmutated()
-            control, treatment = (checks.answers(p, probes, self.device) for p in self.predictors)
-            yield from checks.verify_changes(
-                self.treatment.stack,
-                control,
-                treatment,
-                *(deployed_bytes(p) for p in self.predictors),
-            )
+            sizes = (deployed_bytes(p) for p in self.predictors)
+            yield from checks.verify_changes(self.treatment.stack, given[0], given[1], *sizes)
 
     def verify_unmutated(self) -> Iterator[EventRow]:
         """The control's model must be what it was before the technique was applied."""

@@ -51,9 +51,9 @@ def inference_memory(
     drawn = task.requests(data, INFERENCE_BATCH, INFERENCE_CALLS, int(rng.integers(2**31)))
     batches = [pipeline.device.move(batch) for batch in drawn]
     pipeline.train()
+    meter = _Meter(pipeline.device)
+    served = pipeline.predictor(pipeline.trained_model())
     with torch.inference_mode():
-        meter = _Meter(pipeline.device)
-        served = pipeline.predictor(pipeline.trained_model())
         yield from meter.rows(arm, scenario, served, batches)
     yield ValueRow(
         scenario=scenario, metric=MODEL_BYTES, arm=arm, value=float(deployed_bytes(served))

@@ -181,7 +181,7 @@ def test_an_answer_that_is_still_being_worked_on_is_accused() -> None:
 def test_an_asynchronous_device_is_waited_for_before_an_answer_is_read(async_device) -> None:
     deferred = async_device.deferred(honest)
     assert found(sampled(deferred, deferred, async_device.device)) == set()
-    (answer,) = answers(deferred, requests(1), async_device.device)
+    (answer,), _ = answers(deferred, requests(1), async_device.device)
     assert torch.equal(answer, requests(1)[0][0] * 2)
 
 
