@@ -20,7 +20,7 @@ from baselines.base import Batch, scores
 from bench.device import Device
 from bench.meters.clock import overhead_ns, quiet, time_each, time_window
 from bench.protocol import Protocol
-from bench.records import Arm, BlockRow, EventRow, Metric
+from bench.records import Arm, BlockRow, EventRow, Metric, point_text
 
 LATENCY = Metric(
     name="latency", unit="s", direction="lower", scale="ratio", estimator="median of a block"
@@ -215,7 +215,9 @@ def rows_of(
     blocks.prepare()
     for arm in blocks.arms:
         if not arm.steady:
-            detail = f"{arm.name} at {point} had not settled when its warm-up was cut off"
+            detail = (
+                f"{arm.name} at {point_text(point)} had not settled when its warm-up was cut off"
+            )
             yield EventRow(scenario=scenario, name="not_steady", severity="warning", detail=detail)
     for pair, position, arm, block in blocks.run():
         samples = block.calls * batch_size

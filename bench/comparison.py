@@ -87,6 +87,9 @@ class Comparison:
             trained = self.treatment.trained_model() if own else model
             probes = self.requests(checks.PROBE_ROWS, PROBES)
             self.trained = model, checks.fingerprint(model)
+        for technique in self.treatment.stack:
+            if said := technique.explain(trained):
+                yield EventRow(scenario="", name="expect", severity="note", detail=said)
         made: dict[int, nn.Module] = {}
         given: dict[int, list[Tensor]] = {}
         with self.phases("preparation"):

@@ -233,3 +233,8 @@ def dump_json(value: object) -> str:
 def events(trials: Iterable[Trial]) -> list[tuple[Trial, EventRow]]:
     """Every event with its trial."""
     return [(t, row) for t in trials for row in t.rows if isinstance(row, EventRow)]
+
+
+def point_text(point: dict[str, int]) -> str:
+    """For example ``batch=512``; "" for a metric without points."""
+    return ",".join(f"{key}={value}" for key, value in sorted(point.items()))

@@ -20,6 +20,7 @@ from bench.records import (
     Trial,
     TrialRow,
     ValueRow,
+    point_text,
 )
 from bench.stats import supported_percentile, tail_bound
 
@@ -251,11 +252,6 @@ def quality_rows(
                 cell = cell_of(trial.head, row.scenario)
                 found[cell, row.metric, row.segment][trial.head.process] = row
     return found
-
-
-def point_text(point: dict[str, int]) -> str:
-    """For example ``batch=512``; "" for a metric without points."""
-    return ",".join(f"{key}={value}" for key, value in sorted(point.items()))
 
 
 def _mean(values: Sequence[float], metric: Metric) -> float:

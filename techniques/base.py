@@ -92,6 +92,13 @@ class Technique:
         """Why this technique does not apply to `model`; None where it does."""
         return self.requires.reason_against(task, device, model)
 
+    def explain(self, model: nn.Module) -> str:
+        """What to expect on `model` and why, in words for the report; "" where nothing is known.
+
+        model: what `compress` is given.
+        """
+        return ""
+
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that this technique overrides, in pipeline order."""

@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import nn
 
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.quantised_embedding import QuantisedEmbedding
+from techniques.quantised_embedding import TAIL, QuantisedEmbedding
 from techniques.quantised_linear import quantise_linear
+from techniques.sizes import deployed_bytes
 from techniques.surgery import copy_with, exactly
 
 
@@ -44,6 +45,14 @@ class Int8Linear(Technique):
             return f"finds no linear layer at least {self.min_width} wide"
         return reason
 
+    def explain(self, model: nn.Module) -> str:
+        """The widths that decide whether int8 pays."""
+        widths = sorted({min(m.in_features, m.out_features) for m in self._wide(model)})
+        return (
+            f"int8-linear: layers {' and '.join(map(str, widths))} wide; int8 pays from about 256 "
+            "at large batches and from about 512 at batch 1"
+        )
+
     def compress(self, model: nn.Module, context: Context) -> nn.Module:
         """Replace the wide layers; the copy shares all other weights with `model`."""
         return copy_with(model, {layer: quantise_linear(layer) for layer in self._wide(model)})
@@ -63,6 +72,18 @@ class Int8Embedding(Technique):
     family = "quantisation"
     requires = Requires(modules=(nn.Embedding,))
     changes = frozenset({Change.NUMERICS, Change.SIZE})
+
+    def explain(self, model: nn.Module) -> str:
+        """How much a row of each table can shrink, and how much of the model the tables are."""
+        tables = exactly(model, nn.Embedding)
+        dims = sorted({table.embedding_dim for table in tables})
+        rows = " and ".join(f"{d} numbers {4 * d / (d + TAIL):.2f}×" for d in dims)
+        held = deployed_bytes(model)
+        share = sum(4 * table.num_embeddings * table.embedding_dim for table in tables) / held
+        return (
+            f"int8-embedding: with its scale and bias a row of {rows} smaller; tables are "
+            f"{share:.0%} of the model's bytes"
+        )
 
     def compress(self, model: nn.Module, context: Context) -> nn.Module:
         """Replace the tables; the copy shares all other weights with `model`."""

@@ -15,7 +15,7 @@ from baselines.registry import Registry
 from bench import checks
 from bench.blocks import LATENCY, THROUGHPUT, PairedBlocks, TooSmall, rows_of
 from bench.comparison import Comparison
-from bench.records import BlockRow, EventRow, QualityRow, ValueRow
+from bench.records import BlockRow, EventRow, QualityRow, ValueRow, point_text
 from techniques.base import STAGES
 
 ScenarioRow = BlockRow | ValueRow | QualityRow | EventRow
@@ -78,7 +78,7 @@ class TimedScenario(Scenario):
             with comparison.phases("blocks"):
                 yield from rows_of(blocks, self.name, metric, point, load.batch_size)
         except TooSmall as error:
-            detail = f"{point}: {error}"
+            detail = f"{point_text(point)}: {error}"
             yield EventRow(scenario=self.name, name="too_small", severity="failure", detail=detail)
         for i, arm in enumerate(blocks.arms):
             comparison.preparation[i] += max(0.0, arm.first_call - arm.steady_call)
