@@ -9,6 +9,7 @@ RUN/summary.json      wall time and work, written when the run ends
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from bench.protocol import Protocol, QualityMargin
 from bench.records import (
     CONTROL,
     Cell,
+    EventRow,
     Row,
     Trial,
     dump_json,
@@ -131,16 +133,32 @@ class Run:
     @cached_property
     def warnings(self) -> list[str]:
         """What a reader must know first: the failures, then what was less than perfect."""
-        return self.failures + self._events("warning")
+        return self.failures + self._remarks
 
     def _events(self, severity: str) -> list[str]:
-        seen: dict[str, int] = {}
-        for trial, event in events(self.trials):
-            if event.severity == severity:
-                scenario = f" × {event.scenario}" if event.scenario else ""
-                line = f"{_name(trial)}{scenario}: {event.name}: {event.detail}"
-                seen[line] = seen.get(line, 0) + 1
+        seen = Counter(
+            f"{_name(trial)}{f' × {event.scenario}' if event.scenario else ''}: "
+            f"{event.name}: {event.detail}"
+            for trial, event in events(self.trials)
+            if event.severity == severity
+        )
         return [f"{line} ({n} times)" if n > 1 else line for line, n in seen.items()]
+
+    @property
+    def _remarks(self) -> list[str]:
+        """The warnings, one line for each kind in each scenario of a baseline."""
+        kinds: dict[tuple[str, str, str], list[tuple[Trial, EventRow]]] = {}
+        for trial, event in events(self.trials):
+            if event.severity == "warning":
+                key = trial.head.baseline, event.scenario, event.name
+                kinds.setdefault(key, []).append((trial, event))
+        lines = []
+        for (baseline, scenario, name), found in kinds.items():
+            trial, event = found[0]
+            often = f"{len(found)} times, for example " if len(found) > 1 else ""
+            where = f"{baseline} × {scenario}" if scenario else baseline
+            lines.append(f"{where}: {name}: {often}{trial.head.stack}: {event.detail}")
+        return lines
 
 
 def noise_floor(environment: dict[str, Any]) -> dict[str, float]:

@@ -129,7 +129,7 @@ class TestFailures:
         event = EventRow(scenario="offline", name="not_steady", severity="warning", detail="why")
         run = run_of(tmp_path, *(trial(p, [event]) for p in range(3)))
         assert run.failures == []
-        assert run.warnings == ["toy × fast (measure) × offline: not_steady: why (3 times)"]
+        assert run.warnings == ["toy × offline: not_steady: 3 times, for example fast: why"]
         assert exit_code(run) == 0
 
 
