@@ -6,6 +6,7 @@ Exit codes: 0 all well, 1 a gate failed, 2 could not measure or bad input.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,7 @@ def run(
     folder = folder or default_folder(chosen)
     store, on = artefact_store(), get_device(device)
     plan = make_plan(chosen, on, store, tuple(path.resolve() for path in plugin))
+    _end_in_order()
     try:
         with open_run(plan, on, folder, resume=resume) as begun, Bar(err) as bar:
             Runner(folder, plan, store, noise_floor(begun.environment), bar.tell).run()
@@ -173,6 +175,7 @@ def dashboard(
 
     for folder in folders:
         Run.load(folder)
+    _end_in_order()
     raise typer.Exit(launch(folders, port))
 
 
@@ -188,6 +191,7 @@ def certificate(
     from bench.device import get_device
     from bench.progress import Bar
 
+    _end_in_order()
     with Bar(err) as bar:
         made = certify(get_device(device), comparisons, bar.tell)
     if as_json:
@@ -236,8 +240,21 @@ def _print_json(value: Any) -> None:
 
 
 def main() -> None:
-    """The entry point: user mistakes end with 2 and three sentences, not with a traceback."""
-    sys.exit(_run(app))
+    """The entry point: user mistakes end with 2 and three sentences, not with a traceback.
+
+    Ctrl-C ends the process by the signal until there is something to put in order. Raised within
+    the import of a large library, KeyboardInterrupt would be lost or break it.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        sys.exit(_run(app))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_in_order() -> None:
+    """From here on, Ctrl-C raises KeyboardInterrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run(command: Callable[..., Any]) -> int:
@@ -250,10 +267,6 @@ def _run(command: Callable[..., Any]) -> int:
             if part:
                 err.print(part, markup=False, style="red" if part == error.cause else None)
         return 2
-    except KeyboardInterrupt:
-        return 2
-    except BrokenPipeError:
-        return 0
     return 0
 
 
