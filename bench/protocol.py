@@ -24,7 +24,7 @@ class Protocol(Row):
     spend: tuple[float, ...] = (0.6, 0.2, 0.2)
     alpha: float = Field(0.05, gt=0, lt=0.5)
     pairs: int = Field(4, ge=2, multiple_of=2)  # block pairs a process, as many AB as BA
-    block_seconds: Seconds = 0.1  # latency blocks
+    block_seconds: Seconds = 0.05  # latency blocks
     window_seconds: Seconds = 0.25  # throughput blocks
     min_iterations: int = Field(20, ge=5)
     distinct_batches: int = Field(64, ge=2)
