@@ -35,6 +35,8 @@ THROUGHPUT = Metric(
 )
 OVERHEAD_FACTOR = 100  # a call must take at least so many times what timing it costs
 LONG_BLOCK = 0.4  # seconds after which a block need not hold min_iterations
+FLOOR = 0.5  # seconds of warm-up that are enough where calls are long
+TREND_CALLS = 20  # a window of fewer is too small to show a trend within it
 STEADY = 0.05  # successive warm-up windows agree within this ratio
 SAMPLED_ROWS = 16
 
@@ -84,8 +86,8 @@ class TooSmall(Exception):  # noqa: N818 - a result, not an error
 def warm_up(arm: ArmState, batches: Sequence[Batch], device: Device, cap: float) -> None:
     """Call until two successive windows agree within 5 % and show no trend, or `cap` seconds pass.
 
-    Every batch is called at least once before that. The first call is timed apart: it carries
-    compilation, packing and cache fill.
+    Every batch is called at least once before that, or FLOOR seconds pass. The first call is timed
+    apart: it carries compilation, packing and cache fill.
     """
     start = time.perf_counter()
     durations, _ = time_each(arm.call, batches[:1], device.synchronize)
@@ -99,12 +101,14 @@ def warm_up(arm: ArmState, batches: Sequence[Batch], device: Device, cap: float)
         durations, last = time_each(arm.call, window, device.synchronize)
         halves = np.median(durations[: size // 2]), np.median(durations[size // 2 :])
         now = float(np.median(durations))
-        if called >= len(batches) and _agree(now, previous) and _agree(*halves):
+        spent = time.perf_counter() - start - arm.first_call
+        trend = size >= TREND_CALLS and not _agree(*halves)
+        if (called >= len(batches) or spent > FLOOR) and _agree(now, previous) and not trend:
             arm.steady = True
             break
         arm.steady = False
         previous = now
-        if time.perf_counter() - start > cap + arm.first_call:
+        if spent > cap:
             break
     arm.steady_call = now / 1e9
     arm.keep(window[-1], last)

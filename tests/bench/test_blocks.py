@@ -229,7 +229,7 @@ def test_warm_up_visits_every_batch(clock: Clock) -> None:
 
     def call(batch: Tensor) -> Tensor:
         seen.add(int(batch[0]))
-        clock.now += 20 * MS  # so slow that two windows are fewer calls than there are batches
+        clock.now += 5 * MS  # so slow that two windows are fewer calls than there are batches
         return batch
 
     many = [(torch.full((4,), i),) for i in range(64)]
