@@ -34,7 +34,7 @@ THROUGHPUT = Metric(
     over_ranks="sum",
 )
 OVERHEAD_FACTOR = 100  # a call must take at least so many times what timing it costs
-LONG_BLOCK = 0.4  # seconds after which a block need not hold min_iterations
+LONG_BLOCK = 0.2  # seconds after which a block need not hold min_iterations
 FLOOR = 0.5  # seconds of warm-up that are enough where calls are long
 TREND_CALLS = 20  # a window of fewer is too small to show a trend within it
 STEADY = 0.05  # successive warm-up windows agree within this ratio

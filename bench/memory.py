@@ -24,8 +24,7 @@ from bench.pipeline import Pipeline
 from bench.records import Arm, EventRow, Metric, ValueRow
 from techniques.sizes import deployed_bytes
 
-INFERENCE_BATCH = 4096
-INFERENCE_CALLS = 16
+INFERENCE_CALLS = 8
 TRAINING_STEPS = 8
 WINDOWS = 6
 
@@ -44,11 +43,11 @@ DEVICE_MEMORY = _metric("device_memory", "in use on the device beyond its contex
 
 
 def inference_memory(
-    pipeline: Pipeline, arm: Arm, scenario: str, rng: np.random.Generator
+    pipeline: Pipeline, arm: Arm, scenario: str, batch_size: int, rng: np.random.Generator
 ) -> Iterator[ValueRow | EventRow]:
-    """Memory of serving one arm, by batches of 4096 requests; a failure where it leaks."""
+    """Memory of serving one arm, by requests of `batch_size` rows; a failure where it leaks."""
     task, data = pipeline.baseline.task, pipeline.data
-    drawn = task.requests(data, INFERENCE_BATCH, INFERENCE_CALLS, int(rng.integers(2**31)))
+    drawn = task.requests(data, batch_size, INFERENCE_CALLS, int(rng.integers(2**31)))
     batches = [pipeline.device.move(batch) for batch in drawn]
     pipeline.train()
     meter = _Meter(pipeline.device)
@@ -110,7 +109,10 @@ class _Meter:
         }
         for metric, value in values.items():
             if value is not None:
-                yield ValueRow(scenario=scenario, metric=metric, arm=arm, value=float(value))
+                point = {"batch": len(batches[0][0])}
+                yield ValueRow(
+                    scenario=scenario, metric=metric, point=point, arm=arm, value=float(value)
+                )
         if stats and stats["alloc_retries"]:
             yield EventRow(
                 scenario=scenario,

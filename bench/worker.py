@@ -152,7 +152,8 @@ def _memory(
 ) -> Iterator[Row]:
     for scenario in scenarios:
         if "deploy" in scenario.stages:
-            yield from inference_memory(pipeline, arm, scenario.name, rng)
+            size = scenario.largest_batch
+            yield from inference_memory(pipeline, arm, scenario.name, size, rng)
         else:
             yield from training_memory(pipeline, arm, scenario.name)
 

@@ -31,6 +31,11 @@ class Scenario(ABC):
     name: ClassVar[str]
     stages: ClassVar[frozenset[str]] = frozenset(STAGES)
 
+    @property
+    def largest_batch(self) -> int:
+        """The rows of a request under which memory is measured."""
+        return 4096
+
     @abstractmethod
     def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
         """Measure both arms of the comparison."""

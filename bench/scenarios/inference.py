@@ -19,6 +19,11 @@ class _Inference(TimedScenario):
     batch_sizes: tuple[int, ...] = (512, 4096)
     threads: int = 1
 
+    @property
+    def largest_batch(self) -> int:
+        """The largest of the batch sizes."""
+        return max(self.batch_sizes)
+
     def loads(self, comparison: Comparison) -> Iterator[Load]:
         """Requests drawn from the test split, at every batch size."""
         for size in self.batch_sizes:

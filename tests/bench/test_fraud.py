@@ -89,7 +89,6 @@ def test_who_changes_what_it_declares_is_not_accused() -> None:
 
 @pytest.fixture
 def small_memory_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "INFERENCE_BATCH", 64)
     monkeypatch.setattr(memory, "INFERENCE_CALLS", 4)
 
 

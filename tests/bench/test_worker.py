@@ -99,7 +99,6 @@ def test_rows_that_came_before_a_failure_are_kept() -> None:
 
 @pytest.fixture
 def small_memory_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "INFERENCE_BATCH", 64)
     monkeypatch.setattr(memory, "INFERENCE_CALLS", 4)
 
 
