@@ -77,11 +77,11 @@ class Int8Embedding(Technique):
         """How much a row of each table can shrink, and how much of the model the tables are."""
         tables = exactly(model, nn.Embedding)
         dims = sorted({table.embedding_dim for table in tables})
-        rows = " and ".join(f"{d} numbers {4 * d / (d + TAIL):.2f}×" for d in dims)
+        rows = " and ".join(f"{d} numbers get {4 * d / (d + TAIL):.2f}×" for d in dims)
         held = deployed_bytes(model)
         share = sum(4 * table.num_embeddings * table.embedding_dim for table in tables) / held
         return (
-            f"int8-embedding: with its scale and bias a row of {rows} smaller; tables are "
+            f"int8-embedding: rows of {rows} smaller, their scale and bias included; tables are "
             f"{share:.0%} of the model's bytes"
         )
 
