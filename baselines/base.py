@@ -46,9 +46,11 @@ class Split:
 class Dataset:
     """A data set after filters and split.
 
-    fields: name → cardinality, in the order of the id columns. protocol: source, filters, split
-    and ranking rules in words; it stands beside every quality number. best: the best attainable
-    test value of a metric where it is known (planted data).
+    fields: name → cardinality, in the order of the id columns. numeric: names of the columns of the
+    float32 input that follows the ids, where there is one. texts: what is said of each item, by
+    item id, where it is known. protocol: source, filters, split and ranking rules in words; it
+    stands beside every quality number. best: the best attainable test value of a metric where it
+    is known (planted data).
     """
 
     name: str
@@ -58,6 +60,8 @@ class Dataset:
     fields: Mapping[str, int]
     protocol: str
     best: Mapping[str, float] = field(default_factory=dict)
+    numeric: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -73,13 +77,24 @@ class Dataset:
 class Recipe:
     """How a baseline is trained. Times and sizes are per run; rates are per step.
 
+    epochs: 0 for a model that is complete when built. plateau: what the rate is multiplied by when
+    an epoch does not improve the valid metric; `patience` then counts epochs at any rate.
+    warmup_steps: steps over which the rate rises linearly from 0. matmul_precision: of float32
+    matrix products, as torch.set_float32_matmul_precision takes it; "medium" lets the CPU compute
+    them in bfloat16 with float32 sums. embedding_l2, weight_decay: through the gradient for "adam",
+    decoupled for "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101).
     contexts: entered around every forward pass and loss (autocast). wraps: applied to the model
     whose forward is trained (for example torch.compile); the parameters stay the model's own.
     sparse_embeddings: embedding gradients are sparse and go to SparseAdam, which leaves the
     moments of untouched rows alone and therefore is not dense Adam.
     """
 
+    optimiser: Literal["adam", "adamw"] = "adam"
     lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    plateau: float = 1.0
+    warmup_steps: int = 0
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
     batch_size: int = 1024
     epochs: int = 10
     patience: int = 2
@@ -189,6 +204,41 @@ class Baseline(ABC):
     def build(self, data: Dataset) -> nn.Module:
         """A freshly initialised model on the CPU. Called with torch's generator already seeded."""
 
+
+class DataSource(ABC):
+    """A data set by name. Subclass it as a frozen dataclass; its fields are its parameters: where
+    it lies, what counts as a click, which split. Each method is the data set as one task sees it.
+
+    All raise LeanRecError where the data cannot be had or does not bear that task.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def ctr(self, history: int = 0) -> Dataset:
+        """Impressions with a label of 0 or 1.
+
+        inputs: ids int64 [n, F], counted from 0 in each field; then, where the data has numbers,
+        float32 [n, D]; then, with `history` = L > 0, the user's last L items before the row,
+        int64 [n, L], left-padded with the cardinality of the item field.
+        """
+
+    @abstractmethod
+    def retrieval(self) -> Dataset:
+        """Positive interactions. inputs: users int64 [n], items int64 [n], both from 0."""
+
+    @abstractmethod
+    def sequence(self, length: int) -> Dataset:
+        """What each user took in order, and what came next.
+
+        inputs: (history int64 [n, length],), oldest first, left-padded with I, the number of items;
+        items: the next item, 0…I−1. A train row is a window: every item in it but the first is a
+        target too. fields: {"item": I}.
+        """
+
+
+DATASETS: Registry[DataSource] = Registry("data set", "baselines.data", "leanrec.datasets")
+dataset = DATASETS.register
 
 BASELINES: Registry[Baseline] = Registry("baseline", "baselines.models", "leanrec.baselines")
 baseline = BASELINES.register
