@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.base import Batch, Dataset, QualityMetric, Scored, Split, Task, scores
+from baselines.base import Batch, Dataset, QualityMetric, Scored, Split, Task
 from baselines.errors import LeanRecError
-from baselines.metrics import RETRIEVAL_METRICS, pessimistic_ranks
+from baselines.metrics import RETRIEVAL_METRICS
+from baselines.metrics.ranks import top
+from baselines.tasks.ranking import ByQuery, full_ranking
 from baselines.tasks.sampling import draw_requests
 
 ANSWER = 100  # items in an answer
-BLOCK = 2**22  # scores held at a time
 REDRAWS = 4
 
 
@@ -48,7 +49,7 @@ class Retriever(nn.Module):
         """users: int64 [B]. Returns the scores of all I items, float32 [B, I], and the ids of
         the best ANSWER items, best first, int64 [B, min(ANSWER, I)]."""
         all_scores = (self.user(users) @ self.index.T).float()
-        return all_scores, all_scores.topk(min(ANSWER, len(self.index))).indices
+        return all_scores, top(all_scores, ANSWER)[1]
 
 
 @dataclass(frozen=True)
@@ -127,47 +128,35 @@ class Retrieval(Task):
         """Full ranking; one row per interaction of `split`, ordered by user.
 
         Columns: rank (from 1, ties pessimistic), relevant (interactions of the user in `split`),
-        user. What the user took in the splits before this one is removed from the ranking.
+        user, top (int64 [n, 10], the user's list). What the user took in the splits before this one is removed from the ranking.
         Holds the scores of few users at a time.
         """
         earlier = list(takewhile(lambda s: s is not split, (data.train, data.valid)))
-        seen = _ByUser([s.users for s in earlier], [s.items for s in earlier])
-        wanted = _ByUser([split.users], [split.items])
+        empty = torch.empty(0, dtype=torch.int64)
+        seen, wanted = (
+            ByQuery(
+                torch.cat([empty, *(s.users for s in parts)]),
+                torch.cat([empty, *(s.items for s in parts)]),
+            )
+            for parts in (earlier, [split])
+        )
         _, items = data.fields.values()
-        ranks, counts = [], []
-        with torch.inference_mode():
-            for users in split.users.unique().split(max(1, BLOCK // items)):
-                answer = scores(predictor(users.to(device))).cpu()
-                relevant = wanted.pairs(users)
-                ranks.append(pessimistic_ranks(answer, seen.pairs(users), relevant))
-                counts.append(relevant[0].bincount()[relevant[0]])
-        user = split.users[wanted.order].numpy()
+        users, of_user = wanted.queries.unique(return_inverse=True)
+        found = full_ranking(
+            predictor, (users,), items,
+            lambda q: seen.pairs(users[q]), lambda q: wanted.pairs(users[q]), device,
+        )  # fmt: skip
+        user = wanted.queries.numpy()
         return Scored(
             {
-                "rank": torch.cat(ranks).numpy(),
-                "relevant": torch.cat(counts).numpy(),
+                "rank": found.rank.numpy(),
+                "relevant": of_user.bincount()[of_user].numpy(),
                 "user": user,
+                "top": found.top[of_user].numpy(),
             },
             user,
             {name: column[wanted.order].numpy() for name, column in split.segments.items()},
         )
-
-
-class _ByUser:
-    """Interactions grouped by user, to look up those of a block of users at once."""
-
-    def __init__(self, users: list[Tensor], items: list[Tensor]) -> None:
-        empty = torch.empty(0, dtype=torch.int64)
-        self.users, self.order = torch.cat([empty, *users]).sort(stable=True)
-        self.items = torch.cat([empty, *items])[self.order]
-
-    def pairs(self, users: Tensor) -> tuple[Tensor, Tensor]:
-        """(row, item) int64 [n] of every interaction of `users` (int64 [U], rising); row < U."""
-        first = torch.searchsorted(self.users, users)
-        count = torch.searchsorted(self.users, users, right=True) - first
-        row = torch.arange(len(users)).repeat_interleave(count)
-        within = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
-        return row, self.items[first[row] + within]
 
 
 def _contains(rising: Tensor, values: Tensor) -> Tensor:

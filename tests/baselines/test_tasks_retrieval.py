@@ -16,7 +16,7 @@ from baselines.base import Dataset, Split
 from baselines.data import planted
 from baselines.errors import LeanRecError
 from baselines.models.two_tower import TwoTower
-from baselines.tasks import retrieval
+from baselines.tasks import ranking
 from baselines.tasks.retrieval import Retrieval
 
 CPU = torch.device("cpu")
@@ -209,7 +209,7 @@ def ranked(draw: st.DrawFn) -> tuple[Dataset, Tensor]:
 def test_ranks_are_those_of_a_plain_loop(drawn: tuple[Dataset, Tensor], block: int) -> None:
     data, table = drawn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "BLOCK", block)
+        patch.setattr(ranking, "BLOCK", block)
         for split, earlier in ((data.valid, [data.train]), (data.test, [data.train, data.valid])):
             if not len(split):
                 continue

@@ -1,0 +1,82 @@
+"""Full ranking: the whole catalogue for each query, in the memory of one block of scores.
+
+A *query* is what one list answers: a user in retrieval, a history in sequence tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from baselines.base import Batch, scores
+from baselines.metrics.ranks import best_items, ranks_among
+
+BLOCK = 2**24  # scores held at a time, 64 MB
+TOP = 10  # items of a list that are kept for the metrics of lists
+
+Pairs = tuple[Tensor, Tensor]  # (row, item), int64 [n] each
+
+
+class ByQuery:
+    """Items grouped by the query that they belong to, to look up those of a block at once.
+
+    queries, items: int64 [n], in any order. order: int64 [n], the rows sorted by query.
+    """
+
+    def __init__(self, queries: Tensor, items: Tensor) -> None:
+        self.queries, self.order = queries.sort(stable=True)
+        self.items = items[self.order]
+
+    def pairs(self, queries: Tensor) -> Pairs:
+        """(row, item) of every item of `queries` (int64 [Q], rising); row < Q, rising."""
+        first = torch.searchsorted(self.queries, queries)
+        count = torch.searchsorted(self.queries, queries, right=True) - first
+        row = torch.arange(len(queries)).repeat_interleave(count)
+        within = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
+        return row, self.items[first[row] + within]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """rank: int64, one for each relevant pair, in the order of the blocks' pairs, from 1.
+    top: int64 [Q, min(TOP, I)], the best listed items of each query, best first; −1 where fewer
+    are listed."""
+
+    rank: Tensor
+    top: Tensor
+
+
+def full_ranking(
+    predictor: nn.Module,
+    queries: Batch,
+    items: int,
+    seen: Callable[[Tensor], Pairs],
+    relevant: Callable[[Tensor], Pairs],
+    device: torch.device,
+) -> Ranking:
+    """Rank all `items` for every query, without what each has seen.
+
+    queries: the predictor's inputs, Q rows each. seen, relevant: from the numbers of a block of
+    queries (int64, rising) to its pairs (row within the block, item); disjoint. Ranks as
+    `baselines.metrics.pessimistic_ranks` defines them. Holds about BLOCK scores at a time.
+    """
+    ranks, tops = [torch.empty(0, dtype=torch.int64)], []
+    count = len(queries[0])
+    with torch.inference_mode():
+        for numbers in torch.arange(count).split(max(1, BLOCK // items)):
+            start, stop = int(numbers[0]), int(numbers[-1]) + 1
+            answer = scores(predictor(*(column[start:stop].to(device) for column in queries)))
+            hidden = tuple(index.to(device) for index in seen(numbers))
+            wanted = tuple(index.to(device) for index in relevant(numbers))
+            listed = answer.float()
+            if listed is answer:  # the predictor may keep what it answered
+                listed = answer.clone()
+            own = listed[wanted]
+            listed[hidden] = -torch.inf
+            ranks.append(ranks_among(listed, own, wanted[0], hidden).cpu())
+            tops.append(best_items(listed, TOP).cpu())
+    empty = torch.empty(0, min(TOP, items), dtype=torch.int64)
+    return Ranking(torch.cat(ranks), torch.cat([empty, *tops]))
