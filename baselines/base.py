@@ -48,7 +48,8 @@ class Dataset:
 
     fields: name → cardinality, in the order of the id columns. numeric: names of the columns of the
     float32 input that follows the ids, where there is one. texts: what is said of each item, by
-    item id, where it is known. protocol: source, filters, split and ranking rules in words; it
+    item id, where it is known. repeats: users take items again, so a full ranking keeps what
+    they have taken. protocol: source, filters, split and ranking rules in words; it
     stands beside every quality number. best: the best attainable test value of a metric where it
     is known (planted data).
     """
@@ -62,11 +63,15 @@ class Dataset:
     best: Mapping[str, float] = field(default_factory=dict)
     numeric: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    repeats: bool = False
 
     @property
     def digest(self) -> str:
-        """SHA-256 (first 16 hex digits) over every row of the three splits and the protocol."""
+        """SHA-256 (first 16 hex digits) over every row of the three splits, the protocol and the
+        texts."""
         state = hashlib.sha256(self.protocol.encode())
+        for text in self.texts:
+            state.update(b"\0" + text.encode())
         for split in (self.train, self.valid, self.test):
             for column in (*split.inputs, split.labels):
                 state.update(np.ascontiguousarray(column.numpy()).data)

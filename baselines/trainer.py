@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from io import FileIO
-from itertools import chain
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from baselines.base import Batch, Dataset, Direction, Recipe, Split, Task
+from baselines.checkpoint import Checkpoint
 from baselines.errors import LeanRecError
 
 CHECK_EVERY = 100  # steps between two looks at the loss, each of which waits for the device
-CHUNK = 2**20  # elements moved at a time between a tensor and the file of best weights
 
 
 class NonFiniteLoss(RuntimeError):  # noqa: N818 - the condition is the name
@@ -29,7 +28,8 @@ class NonFiniteLoss(RuntimeError):  # noqa: N818 - the condition is the name
 
 @dataclass(frozen=True)
 class Epoch:
-    """samples_seen: training rows so far. valid: the primary metric. seconds: of training alone."""
+    """samples_seen: training rows so far. train_loss: the mean over its steps, 0 where it has none.
+    valid: the primary metric. seconds: of training alone."""
 
     samples_seen: int
     train_loss: float
@@ -54,11 +54,11 @@ class History:
 
 
 class Trainer:
-    """Trains `model` in place, by Adam, for a task.
+    """Trains `model` in place, by Adam or AdamW, for a task.
 
     `recipe.embedding_l2` = λ adds λ/2·‖E‖² of the embedding tables to the loss and
-    `recipe.weight_decay` the same of all other parameters, both through the gradient (Adam's own
-    weight_decay, which is not AdamW's). Clipping is by the norm over all gradients.
+    `recipe.weight_decay` the same of all other parameters. "adam" takes both through the gradient;
+    "adamw" decays by lr·λ beside it. Clipping is by the norm over all gradients.
 
     With `recipe.sparse_embeddings`, tables are trained by SparseAdam, which differs from dense
     Adam: the moments of rows that a batch does not touch neither decay nor move the row. No array
@@ -80,26 +80,30 @@ class Trainer:
         self.task, self.recipe, self.device, self.seed = task, recipe, device, seed
         self._forward = reduce(lambda m, wrap: wrap(m), recipe.wraps, self.model)
         self._order = torch.Generator().manual_seed(seed)
+        self._trained = [p for p in self.model.parameters() if p.requires_grad]
+        self._rate, self._steps = recipe.lr, 0
         self.optimisers = self._optimisers()
         self.model.train()
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
+        recipe = self.recipe
         tables: dict[int, nn.Parameter] = {}
         for module in self.model.modules():
             if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.weight.requires_grad:
-                module.sparse = self.recipe.sparse_embeddings
+                module.sparse = recipe.sparse_embeddings
                 tables[id(module.weight)] = cast(nn.Parameter, module.weight)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        others = [p for p in trained if id(p) not in tables]
-        groups = [(others, self.recipe.weight_decay)]
+        others = [p for p in self._trained if id(p) not in tables]
+        groups = [(others, recipe.weight_decay)]
         optimisers: list[torch.optim.Optimizer] = []
-        if self.recipe.sparse_embeddings and tables:
-            optimisers.append(torch.optim.SparseAdam(list(tables.values()), lr=self.recipe.lr))
+        if recipe.sparse_embeddings and tables:
+            sparse = torch.optim.SparseAdam(list(tables.values()), recipe.lr, recipe.betas)
+            optimisers.append(sparse)
         else:
-            groups.append((list(tables.values()), self.recipe.embedding_l2))
+            groups.append((list(tables.values()), recipe.embedding_l2))
         dense = [{"params": p, "weight_decay": decay} for p, decay in groups if p]
         if dense:
-            optimisers.append(torch.optim.Adam(dense, lr=self.recipe.lr, fused=True))
+            adam = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+            optimisers.append(adam(dense, lr=recipe.lr, betas=recipe.betas, fused=True))
         return optimisers
 
     def batches(self, split: Split) -> Iterator[Batch]:
@@ -111,27 +115,56 @@ class Trainer:
 
         Does not wait for the device, except that SparseAdam does.
         """
-        with ExitStack() as stack:
-            for context in self.recipe.contexts:
-                stack.enter_context(context())
-            loss = self.task.loss(self._forward, batch)
-        loss.backward()
+        if self._steps < self.recipe.warmup_steps:
+            self._set_rate()
+        self._steps += 1
+        with _matmul_precision(self.recipe.matmul_precision):
+            loss = self._loss(batch)
+            loss.backward()
         if self.recipe.clip_norm is not None:
-            _clip(self.model.parameters(), self.recipe.clip_norm)
+            _clip(self._trained, self.recipe.clip_norm)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
         return loss.detach()
 
-    def fit(self, data: Dataset, on_epoch: Callable[[Epoch], None] | None = None) -> History:
+    def _loss(self, batch: Batch) -> Tensor:
+        if not self.recipe.contexts:
+            return self.task.loss(self._forward, batch)
+        with ExitStack() as stack:
+            for context in self.recipe.contexts:
+                stack.enter_context(context())
+            return self.task.loss(self._forward, batch)
+
+    def _set_rate(self) -> None:
+        """The rate of the next step: the plateaus' so far, times the warm-up's share."""
+        share = min(1.0, (self._steps + 1) / max(self.recipe.warmup_steps, 1))
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self._rate * share
+
+    def fit(
+        self,
+        data: Dataset,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        checkpoints: Path | None = None,
+    ) -> History:
         """Train until the valid primary metric has not improved for `recipe.patience` epochs.
 
-        Leaves the model with the weights of its best epoch, in evaluation mode. Deterministic for
-        a seed (on one device with one number of threads); the global generator is left as found.
-        Calls `on_epoch` after each epoch.
+        Leaves the model with the weights of its best epoch, in evaluation mode. An epoch that does
+        not improve multiplies the rate by `recipe.plateau`; training goes on from its last weights,
+        not from the best ones. With 0 epochs the model is only validated, as one epoch of 0 rows.
+        Deterministic for a seed (on one device with one number of threads); global generators are
+        left as found. Calls `on_epoch` after each epoch.
+
+        checkpoints: a folder, made if need be, from which a training that was killed goes on when
+        called again with the same data, recipe and a model as fresh as the first time; the result
+        is the same to the bit. The folder is left for the caller to delete. `on_epoch` does not
+        hear of the epochs before. See Checkpoint.
 
         Raises NonFiniteLoss where training diverges; LeanRecError where the train or valid split
-        is empty, the valid metric is undefined or the disk is full.
+        is empty, the valid metric is undefined or the disk for temporary files is full; OSError
+        where `checkpoints` cannot be written.
         """
         for name, split in (("train", data.train), ("valid", data.valid)):
             if not len(split):
@@ -142,26 +175,67 @@ class Trainer:
                 )
         metric = self.task.metrics[0]
         sign = 1 if metric.direction == "higher" else -1
-        epochs: list[Epoch] = []
-        best = 0
+        tensors = [*self.model.parameters(), *self.model.buffers()]
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), tempfile.TemporaryFile(buffering=0) as weights:
+        with torch.random.fork_rng(devices=cuda), Checkpoint(checkpoints) as checkpoint:
             torch.manual_seed(self.seed)
-            for number in range(self.recipe.epochs):
+            epochs, best = self._resume(checkpoint, tensors)
+            while not self._over(epochs, best):
+                number = len(epochs)
                 epochs.append(self._epoch(number, data, epochs))
-                if on_epoch is not None:
-                    on_epoch(epochs[-1])
                 if number == 0 or sign * epochs[-1].valid > sign * epochs[best].valid:
                     best = number
-                    _save(self._tensors(), weights)
-                elif number - best >= self.recipe.patience:
-                    break
+                    checkpoint.keep_best(number, tensors)
+                else:
+                    self._rate *= self.recipe.plateau
+                    self._set_rate()
+                if checkpoint.due:
+                    checkpoint.write(number, tensors, *self._state(epochs))
+                if on_epoch is not None:
+                    on_epoch(epochs[-1])
             if best != len(epochs) - 1:
-                _restore(self._tensors(), weights)
+                checkpoint.restore_best(tensors)
         self.model.eval()
         return History(metric.name, metric.direction, tuple(epochs), best)
 
+    def _over(self, epochs: list[Epoch], best: int) -> bool:
+        since = len(epochs) - 1 - best
+        return len(epochs) >= max(self.recipe.epochs, 1) or since >= max(self.recipe.patience, 1)
+
+    def _state(self, epochs: list[Epoch]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What training changes beside the weights: what JSON holds, and what torch saves."""
+        progress = {
+            "epochs": [dataclasses.asdict(epoch) for epoch in epochs],
+            "rate": self._rate,
+            "steps": self._steps,
+        }
+        state: dict[str, Any] = {
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "order": self._order.get_state(),
+            "cpu": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return progress, state
+
+    def _resume(self, checkpoint: Checkpoint, tensors: list[Tensor]) -> tuple[list[Epoch], int]:
+        """Go on from the checkpoint: the epochs so far, and the best."""
+        read = checkpoint.read(tensors)
+        if read is None:
+            return [], 0
+        progress, state = read
+        self._rate, self._steps = progress["rate"], progress["steps"]
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self._order.set_state(state["order"])
+        torch.set_rng_state(state["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+        return [Epoch(**epoch) for epoch in progress["epochs"]], progress["best"]
+
     def _epoch(self, number: int, data: Dataset, before: list[Epoch]) -> Epoch:
+        if self.recipe.epochs == 0:
+            return Epoch(0, 0.0, self._valid(data, number, 0), 0.0)
         self.model.train()
         start = time.perf_counter()
         total, steps = torch.zeros((), device=self.device), 0
@@ -176,11 +250,12 @@ class Trainer:
         return Epoch(seen, total.item() / steps, self._valid(data, number, steps), seconds)
 
     def _valid(self, data: Dataset, number: int, steps: int) -> float:
-        predictor = self.task.predictor(self.model, data)
         metric = self.task.metrics[0]
-        value = metric(self.task.score(predictor, data, data.valid, self.device))
+        with _matmul_precision(self.recipe.matmul_precision):
+            predictor = self.task.predictor(self.model, data)
+            value = metric(self.task.score(predictor, data, data.valid, self.device))
         if not math.isfinite(value):
-            for tensor in self._tensors():
+            for tensor in (*self.model.parameters(), *self.model.buffers()):
                 self._require_finite(tensor.sum(), number, steps)
             raise LeanRecError(
                 f"The metric {metric.name} is not defined on the valid split of {data.name}.",
@@ -196,11 +271,22 @@ class Trainer:
                 f"(lr {self.recipe.lr:g}, batch {self.recipe.batch_size})."
             )
 
-    def _tensors(self) -> Iterator[Tensor]:
-        return chain(self.model.parameters(), self.model.buffers())
+
+@contextmanager
+def _matmul_precision(wanted: str) -> Iterator[None]:
+    """Float32 matrix products in that precision, and afterwards in that which was set before."""
+    before = torch.get_float32_matmul_precision()
+    if before == wanted:
+        yield
+        return
+    torch.set_float32_matmul_precision(wanted)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
-def _clip(parameters: Iterator[nn.Parameter], largest: float) -> None:
+def _clip(parameters: Sequence[nn.Parameter], largest: float) -> None:
     """Scale all gradients so that their joint 2-norm is at most `largest`; sparse ones too."""
     gradients = []
     for parameter in parameters:
@@ -210,40 +296,9 @@ def _clip(parameters: Iterator[nn.Parameter], largest: float) -> None:
                 gradients.append(parameter.grad.values())
             else:
                 gradients.append(parameter.grad)
-    scale = (largest / (torch.nn.utils.get_total_norm(gradients) + 1e-6)).clamp(max=1.0)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if norm.device.type == "cpu" and norm <= largest:
+        return  # a pass over all gradients saved; on other devices the question would wait for it
+    scale = (largest / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(scale)
-
-
-def _chunks(tensor: Tensor) -> Sequence[Tensor]:
-    """Views that together cover `tensor`."""
-    return tensor.detach().view(-1).split(CHUNK) if tensor.is_contiguous() else [tensor.detach()]
-
-
-def _bytes(host: Tensor) -> memoryview:
-    return host.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _save(tensors: Iterator[Tensor], file: FileIO) -> None:
-    """Write the tensors' bytes: a copy on disk, because one in memory would double the tables."""
-    try:
-        file.seek(0)
-        for chunk in chain.from_iterable(map(_chunks, tensors)):
-            rest = _bytes(chunk.cpu())
-            while rest:  # an unbuffered write may stop short
-                rest = rest[file.write(rest) :]
-    except OSError as error:
-        raise LeanRecError(
-            f"The best weights cannot be kept in {tempfile.gettempdir()}: {error.strerror}.",
-            "The training was stopped.",
-            "Free space there, or set TMPDIR to a folder that has some.",
-        ) from error
-
-
-def _restore(tensors: Iterator[Tensor], file: FileIO) -> None:
-    """Read back what `_save` wrote, in place."""
-    file.seek(0)
-    for chunk in chain.from_iterable(map(_chunks, tensors)):
-        host = torch.empty(chunk.shape, dtype=chunk.dtype)
-        file.readinto(_bytes(host))
-        chunk.copy_(host)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -19,13 +21,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from baselines.base import BASELINES, Baseline, Dataset, Recipe, Split
+from baselines.base import BASELINES, DATASETS, Baseline, Dataset, Recipe, Split
+from baselines.checkpoint import save
 from baselines.errors import LeanRecError
 from baselines.registry import format_spec
-from baselines.trainer import Epoch, History, Trainer
+from baselines.trainer import Epoch, History, NonFiniteLoss, Trainer
 from bench.device import Device
 from bench.records import CONTROL
-from bench.store import Store, code_version, save
+from bench.store import Store, code_version
 from techniques.base import STAGES, TECHNIQUES, Context, Technique
 
 TRAINING_STAGES = frozenset({"prepare", "build", "train"})
@@ -112,7 +115,8 @@ class Pipeline:
             data = self._apply("prepare", self.baseline.data(), self._context())
             _save_data(data, folder)
 
-        return self.store.ensure("data", self._key("prepare"), make)[0]
+        key = {**self._key("prepare"), "files": _files(self.baseline)}
+        return self.store.ensure("data", key, make)[0]
 
     @cached_property
     def data(self) -> Dataset:
@@ -147,22 +151,30 @@ class Pipeline:
     def train(self, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[Path, bool]:
         """The artefact of trained weights and history, trained now if need be; and whether it was.
 
-        Raises NonFiniteLoss where training diverges.
+        A training that was killed goes on from its last checkpoint. Raises NonFiniteLoss where
+        training diverges.
         """
-
-        def make(folder: Path) -> None:
-            model = self.fresh_model(self.device.torch_device)
-            history = self.trainer(model).fit(self.data, on_epoch)
-            save(model.state_dict(), folder / "weights.pt")
-            (folder / "history.json").write_text(json.dumps(dataclasses.asdict(history)))
-
         key = {
             **self._key("prepare", "build", "train"),
             "data": self.data_digest,
             "seed": self.seed,
             "device": self.device.name,
         }
-        return self.store.ensure("trained", key, make)
+        checkpoints = self.store.path("trained", key).with_suffix(".checkpoint")
+
+        def make(folder: Path) -> None:
+            model = self.fresh_model(self.device.torch_device)
+            try:
+                history = self.trainer(model).fit(self.data, on_epoch, checkpoints)
+            except NonFiniteLoss:
+                shutil.rmtree(checkpoints, ignore_errors=True)  # it would diverge again
+                raise
+            save(model.state_dict(), folder / "weights.pt")
+            (folder / "history.json").write_text(json.dumps(dataclasses.asdict(history)))
+
+        made = self.store.ensure("trained", key, make)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return made
 
     def trained_model(self) -> nn.Module:
         """The trained model on the device, in evaluation mode."""
@@ -203,6 +215,23 @@ def stages_of(stack: tuple[Technique, ...]) -> set[str]:
     return {stage for t in stack for stage in t.stages if stage in STAGES}
 
 
+def _files(baseline: Baseline) -> list[object]:
+    """What the user's own files were when the data was read: where data lies, and the size and
+    time of change of every file that a parameter of the data source names."""
+    try:
+        source = DATASETS.make(getattr(baseline, "dataset", ""))
+    except LeanRecError:
+        return []  # a baseline that takes its data from elsewhere
+    seen: list[object] = [os.environ.get("LEANREC_DATA", "")]
+    for field in dataclasses.fields(source):  # type: ignore[arg-type]
+        value = getattr(source, field.name)
+        path = Path(value).expanduser() if isinstance(value, (str, Path)) and value else None
+        if path is not None and path.exists():
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+            seen += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return seen
+
+
 def _save_data(data: Dataset, folder: Path) -> None:
     tensors = {
         name: {
@@ -215,24 +244,18 @@ def _save_data(data: Dataset, folder: Path) -> None:
         for name, split in (("train", data.train), ("valid", data.valid), ("test", data.test))
     }
     save(tensors, folder / "data.pt")
-    meta = {
-        "name": data.name,
-        "fields": dict(data.fields),
-        "protocol": data.protocol,
-        "best": dict(data.best),
-        "digest": data.digest,
-    }
-    (folder / "data.json").write_text(json.dumps(meta))
+    meta = {f.name: getattr(data, f.name) for f in dataclasses.fields(Dataset)}
+    said = {name: value for name, value in meta.items() if name not in tensors}
+    said |= {"fields": dict(data.fields), "best": dict(data.best)}
+    (folder / "data.json").write_text(json.dumps({"digest": data.digest, "said": said}))
 
 
 def _load_data(folder: Path) -> Dataset:
-    meta = json.loads((folder / "data.json").read_text())
+    said = json.loads((folder / "data.json").read_text())["said"]
     tensors = torch.load(folder / "data.pt", weights_only=True, mmap=True)
     splits = {
         name: Split(tuple(s["inputs"]), s["labels"], s["users"], s["items"], s["segments"])
         for name, s in tensors.items()
     }
-    return Dataset(
-        meta["name"], splits["train"], splits["valid"], splits["test"],
-        meta["fields"], meta["protocol"], meta["best"],
-    )  # fmt: skip
+    lists = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
+    return Dataset(**{**said, **lists, **splits})

@@ -76,17 +76,6 @@ class Store:
         )
 
 
-def save(content: object, path: Path) -> None:
-    """`torch.save` whose full disk is an OSError; torch's writer fails once more at the end."""
-    try:
-        with path.open("wb") as file:
-            torch.save(content, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-
-
 def code_version(classes: Iterable[type]) -> str:
     """A hash over the baselines room, the code that defines `classes`, and torch's version.
 

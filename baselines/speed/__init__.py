@@ -101,8 +101,8 @@ class SpeedRow:
     """One row. measure: the unit of `ours` and `bare`, such as samples/s, s or MB.
 
     bare: the same work in the fewest lines of PyTorch (NumPy, pandas, …), None where there is no
-    such thing. ratio: ours over bare, in the measure, with its 95 % `interval`. note: sizes, threads
-    and what `bare` is, in words.
+    such thing. ratio: ours over bare, in the measure, with its 95 % `interval`. note: sizes,
+    threads and what `bare` is, in words.
     """
 
     work: str

@@ -134,6 +134,81 @@ def test_a_step_is_adam_on_the_mean_loss_with_the_penalties(data: Dataset) -> No
         torch.testing.assert_close(value, by_hand.state_dict()[name], rtol=1e-3, atol=1e-5)
 
 
+def test_adamw_decays_beside_the_gradient(data: Dataset) -> None:
+    recipe = Recipe(
+        optimiser="adamw", lr=0.01, betas=(0.8, 0.95), embedding_l2=0.3, weight_decay=0.7,
+        clip_norm=None,
+    )  # fmt: skip
+    model, by_hand = fresh(data), fresh(data)
+    nn.init.normal_(model.embedding.weight)
+    by_hand.load_state_dict(model.state_dict())
+    trainer = trainer_of(model, recipe)
+    adam = torch.optim.Adam(by_hand.parameters(), lr=0.01, betas=(0.8, 0.95))
+    for batch in trainer.batches(data.train):
+        trainer.step(batch)
+        adam.zero_grad()
+        CTR().loss(by_hand, batch).backward()
+        with torch.no_grad():
+            for name, parameter in by_hand.named_parameters():
+                parameter.mul_(1 - 0.01 * (0.3 if name == "embedding.weight" else 0.7))
+        adam.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, by_hand.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+def rates(trainer: Trainer) -> list[float]:
+    """Filled by each step with the rate it is taken at."""
+    seen: list[float] = []
+    (adam,) = trainer.optimisers
+    adam.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+    return seen
+
+
+def test_the_rate_rises_linearly_and_then_stays(data: Dataset) -> None:
+    trainer = trainer_of(fresh(data), Recipe(lr=0.4, warmup_steps=4, batch_size=100))
+    seen = rates(trainer)
+    for batch in trainer.batches(data.train):
+        trainer.step(batch)
+    assert seen == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4])
+
+
+def test_an_epoch_that_does_not_improve_lowers_the_rate(data: Dataset) -> None:
+    recipe = Recipe(lr=0.1, plateau=0.5, batch_size=800, epochs=9, patience=3, warmup_steps=2)
+    values = [0.5, 0.4, 0.6, 0.6, 0.5, 0.4]
+    trainer = trainer_of(fresh(data), recipe, ScriptedTask(values))
+    seen = rates(trainer)
+    assert len(trainer.fit(data).epochs) == 6
+    assert seen == pytest.approx([0.05, 0.1, 0.05, 0.05, 0.025, 0.0125])
+
+
+def test_the_precision_of_matrix_products_is_set_for_training_alone(data: Dataset) -> None:
+    seen: list[str] = []
+
+    class Watching(CTR):
+        def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+            seen.append(torch.get_float32_matmul_precision())
+            return super().loss(model, batch)
+
+        def score(self, *args: Any) -> Scored:
+            seen.append(torch.get_float32_matmul_precision())
+            return super().score(*args)
+
+    recipe = Recipe(matmul_precision="medium", batch_size=800, epochs=1)
+    trainer_of(fresh(data), recipe, Watching()).fit(data)
+    assert seen == ["medium", "medium"]
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_the_precision_comes_back_after_a_failure_too(data: Dataset) -> None:
+    class Failing(CTR):
+        def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(fresh(data), Recipe(matmul_precision="medium"), Failing()).fit(data)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def gradient_norms(trainer: Trainer) -> list[float]:
     """Filled by each step with the squared norm of what each optimiser was given."""
     squares: list[float] = []
@@ -308,6 +383,26 @@ def test_training_improves_on_the_base_rate(data: Dataset) -> None:
     auc = CTR().metrics[0]
     assert 0.9 * bigger.best["auc"] < auc(scored) <= bigger.best["auc"] + 0.01
     assert history.epochs[-1].train_loss < history.epochs[0].train_loss < 0.7
+
+
+def test_a_model_that_is_complete_when_built_is_validated_once(data: Dataset) -> None:
+    class Complete(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            return ids.sum(1).float()
+
+    heard: list[Epoch] = []
+    history = trainer_of(Complete(), Recipe(epochs=0)).fit(data, heard.append)
+    assert history.epochs == (Epoch(0, 0.0, history.epochs[0].valid, 0.0),)
+    assert heard == list(history.epochs)
+    assert 0 < history.epochs[0].valid < 1
+    assert history.best == 0
+
+
+def test_no_epochs_leave_a_trainable_model_as_it_was(data: Dataset) -> None:
+    model = fresh(data)
+    before = weights_of(model)
+    trainer_of(model, Recipe(epochs=0)).fit(data)
+    assert same(weights_of(model), before)
 
 
 # Failure

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_trials import DCNV2, FRAUDS, as_it_was, few_objects  # noqa: F401 - fixtures
 
-from baselines.base import Dataset
+from baselines.base import DATASETS, Dataset, Recipe
+from baselines.data import planted
+from baselines.data.planted import Planted
 from baselines.errors import LeanRecError
-from baselines.registry import load_plugin
+from baselines.models.dcnv2 import DCNv2Baseline
+from baselines.registry import format_spec, load_plugin
+from baselines.trainer import Epoch, NonFiniteLoss
 from bench import pipeline as pipeline_module
 from bench.checks import fingerprint
 from bench.device import Device, get_device
@@ -21,7 +26,7 @@ from bench.store import Store
 from techniques.base import TECHNIQUES, Change
 
 CPU = get_device("cpu")
-WIDE = 'dcnv2(dataset="planted", rows=1000, ids=300, width=128, depth=2, cross_layers=1)'
+WIDE = 'dcnv2(dataset="planted(rows=1000, ids=300)", width=128, depth=2, cross_layers=1)'
 
 
 @pytest.fixture(autouse=True)
@@ -96,10 +101,82 @@ def test_data_comes_back_as_it_was(store: Store, baseline: str) -> None:
     whole = pipeline(store, baseline=baseline)
     made, read = whole.baseline.data(), whole.data
     assert read.digest == made.digest == whole.data_digest
-    for field in ("name", "fields", "protocol", "best"):
-        assert getattr(read, field) == getattr(made, field)
+    for field in dataclasses.fields(Dataset):
+        if field.name not in ("train", "valid", "test"):
+            assert getattr(read, field.name) == getattr(made, field.name)
     for split in ("train", "valid", "test"):
         _same_split(made, read, split)
+
+
+def test_what_is_said_of_the_data_comes_back_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pipeline(store)
+    said = dataclasses.replace(
+        whole.baseline.data(), numeric=("price",), texts=("a \u2013 film", ""), repeats=True
+    )
+    monkeypatch.setattr(type(whole.baseline), "data", lambda self: said)
+    read = whole.data
+    assert (read.numeric, read.texts, read.repeats) == (said.numeric, said.texts, True)
+    assert read.digest == said.digest != dataclasses.replace(said, texts=()).digest
+
+
+@dataclass(frozen=True)
+class SizedByFile(Planted):
+    """Planted data of as many rows as a file says."""
+
+    path: str = ""
+
+    def ctr(self, history: int = 0) -> Dataset:
+        return planted.ctr(rows=int(Path(self.path).read_text()), ids=20, fields=3)
+
+
+def test_a_users_file_that_changed_is_read_anew(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS._classes, "sized-by-file", SizedByFile)
+    monkeypatch.setattr(SizedByFile, "name", "sized-by-file", raising=False)
+    file = tmp_path / "rows.txt"
+    source = format_spec(SizedByFile(path=str(file)))
+
+    def rows(to_read: str) -> int:
+        file.write_text(to_read)
+        data = Pipeline(DCNv2Baseline(dataset=source), (), CPU, 0, store).data
+        return sum(map(len, (data.train, data.valid, data.test)))
+
+    assert [rows("1000"), rows("1000"), rows("2000")] == [1000, 1000, 2000]
+
+
+class Killed(Exception):  # noqa: N818 - what happens, not an error
+    """Stands for the kill of a training."""
+
+
+def test_a_killed_training_goes_on_and_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
+    slow = Pipeline(
+        DCNv2Baseline(dataset="planted(rows=2000, ids=100)", width=16), (), CPU, 0, store
+    )
+    heard: list[Epoch] = []
+
+    def kill(epoch: Epoch) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        slow.train(kill)
+    assert [p.suffix for p in (store.root / "trained").iterdir() if p.is_dir()] == [".checkpoint"]
+    slow.train(heard.append)
+    whole = dataclasses.replace(slow, store=Store(tmp_path / "elsewhere"))
+    assert fingerprint(slow.trained_model()) == fingerprint(whole.trained_model())
+    assert len(heard) == len(whole.history().epochs) - 1
+    assert [p.suffix for p in (store.root / "trained").iterdir() if p.is_dir()] == [""]
+
+
+def test_a_training_that_diverges_leaves_nothing_behind(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DCNv2Baseline, "recipe", property(lambda self: Recipe(lr=1e38)))
+    with pytest.raises(NonFiniteLoss):
+        pipeline(store).train()
+    assert not [p for p in (store.root / "trained").iterdir() if p.is_dir()]
 
 
 def _same_split(made: Dataset, read: Dataset, name: str) -> None:

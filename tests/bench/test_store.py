@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines.base import BASELINES
+from baselines.checkpoint import save
 from baselines.errors import LeanRecError
 from baselines.registry import load_plugin
 from bench import store as store_module
-from bench.store import Store, code_version, save
+from bench.store import Store, code_version
 from techniques.base import TECHNIQUES
 
 KEY: dict[str, object] = {"baseline": "toy", "seed": 0}
