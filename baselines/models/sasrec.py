@@ -1,0 +1,143 @@
+"""SASRec: a causal transformer over what the user took.
+
+Sources: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, arXiv:1808.09781;
+Petrov and Macdonald, "Turning Dross Into Gold Loss", RecSys 2023 (full cross-entropy makes it the
+stronger of SASRec and BERT4Rec). Accepted details: layer norm before each sublayer and after the
+last, learned positions, one table for what goes in and what comes out. Attention weights are not
+dropped, outputs of sublayers are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from baselines.base import DATASETS, Baseline, Dataset, Recipe, baseline
+from baselines.models.layers import FastDropout
+from baselines.tasks.sequence import Objective, Sequence
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x)); d wide, heads of d / heads."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float, act: nn.Module) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.feed = nn.Sequential(
+            nn.Linear(dim, hidden), act, FastDropout(dropout), nn.Linear(hidden, dim)
+        )
+        self.dropout = FastDropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x: [B, L, d]. mask: bool, broadcast to [B, heads, L, L], true where a place is read."""
+        batch, length, dim = x.shape
+        heads = self.qkv(self.norm(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        read = functional.scaled_dot_product_attention(*heads.unbind(0), attn_mask=mask)
+        x = x + self.dropout(self.out(read.transpose(1, 2).reshape(batch, length, dim)))
+        return x + self.dropout(self.feed(self.norm2(x)))
+
+
+class SASRec(nn.Module):
+    """State of place l = what may come after it, from items at places up to l.
+
+    length: the longest history. The table's row I pads; padding is never read by another place, so
+    that its row does not matter. Positions count from the right, so the last item's is always 0.
+    """
+
+    def __init__(
+        self, items: int, length: int, dim: int, blocks: int, heads: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.items = items
+        self.item = nn.Embedding(items + 1, dim, padding_idx=items)
+        self.position = nn.Embedding(length, dim)
+        self.dropout = FastDropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, dim, dropout, nn.ReLU()) for _ in range(blocks)
+        )
+        self.norm = nn.LayerNorm(dim)
+        small_weights(self)
+
+    def encode(self, history: Tensor) -> Tensor:
+        """history: int64 [B, L], left-padded with I. Returns states [B, L, d]."""
+        length = history.shape[1]
+        place = torch.arange(length - 1, -1, -1, device=history.device)
+        x = self.dropout(self.item(history) + self.position(place))
+        mask = causal_mask(history != self.items)
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x)
+
+    def forward(self, history: Tensor, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Histories [B, L] to their states [B, L, d]; ids [K], or all, to vectors [K, d]."""
+        if items is None:
+            items = torch.arange(self.items, device=history.device)
+        return self.encode(history), self.item(items)
+
+
+def causal_mask(real: Tensor) -> Tensor:
+    """bool [B, 1, L, L]: a place reads itself and the real places (bool [B, L]) before it."""
+    length = real.shape[1]
+    ones = torch.ones(length, length, dtype=torch.bool, device=real.device)
+    return (ones.tril() & real[:, None, None, :]) | torch.eye(
+        length, dtype=torch.bool, device=real.device
+    )
+
+
+def small_weights(model: nn.Module, std: float = 0.02) -> None:
+    """Tables and linear weights from N(0, std²), biases zero, the padding row zero."""
+    for module in model.modules():
+        if isinstance(module, (nn.Embedding, nn.Linear)):
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])
+
+
+@baseline("sasrec")
+@dataclass(frozen=True)
+class SASRecBaseline(Baseline):
+    """SASRec. dataset: a data source's spec. length: of histories, in items."""
+
+    dataset: str = "ml-100k"
+    length: int = 200
+    embedding_dim: int = 64
+    blocks: int = 2
+    heads: int = 1
+    dropout: float = 0.2
+    objective: Objective = "full-ce"
+    negatives: int = 256
+    lr: float = 1e-3
+    batch_size: int = 128
+    epochs: int = 200
+    patience: int = 20
+
+    @property
+    def task(self) -> Sequence:
+        """The next item at every place of a window."""
+        return Sequence(self.objective, self.negatives)
+
+    @property
+    def recipe(self) -> Recipe:
+        """Adam with β₂ = .98; fast products of float32 matrices."""
+        return Recipe(
+            lr=self.lr, betas=(0.9, 0.98), matmul_precision="medium", batch_size=self.batch_size,
+            epochs=self.epochs, patience=self.patience,
+        )  # fmt: skip
+
+    def data(self) -> Dataset:
+        """Windows of each user's items in order."""
+        return DATASETS.make(self.dataset).sequence(self.length)
+
+    def build(self, data: Dataset) -> SASRec:
+        """A fresh model for the items of `data`."""
+        return SASRec(
+            data.fields["item"], self.length, self.embedding_dim, self.blocks, self.heads,
+            self.dropout,
+        )  # fmt: skip
