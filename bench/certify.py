@@ -29,7 +29,7 @@ from bench.stats import Interval, ratio_interval
 from bench.verdicts import ratio_verdict
 from bench.worker import TrialSpec
 
-BASELINE = 'dcnv2(dataset="planted", rows=20_000, ids=10_000)'
+BASELINE = 'dcnv2(dataset="planted(rows=20_000, ids=10_000)")'
 INJECTED = {0: 1, 2: 4, 5: 2, 10: 2}  # percent → measured at every n-th comparison
 PER_PROCESS = 20  # comparisons that one process holds, each of freshly made arms
 

@@ -16,7 +16,7 @@ from bench.suite import shipped_suites
 README = Path(__file__).parents[1] / "README.md"
 SUITE = """
 about = "The smoke suite, smaller"
-baselines = ['dcnv2-small = dcnv2(dataset="planted", rows=2000, ids=200, width=64, depth=1)']
+baselines = ['dcnv2-small = dcnv2(dataset="planted(rows=2000, ids=200)", width=64, depth=1)']
 stacks = ["int8-linear", "prune-unstructured"]
 scenarios = ["offline(batch_sizes=[64])", "single-stream(batch_sizes=[32])"]
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from baselines.base import Dataset
+from baselines.base import DataSource, Dataset, dataset
 from baselines.data.frame import from_frame, interactions_from_frame
 from baselines.data.sources import Source, from_url, from_wheel, load
 
@@ -62,6 +63,26 @@ AGE_GROUPS = (0, 18, 25, 35, 45, 50, 56)  # lower bounds in years, those of Movi
 FEATURES = ("age", "gender", "occupation", "zip", "genre_1", "genre_2", "genre_3", "year",
             "hour", "weekday")  # fmt: skip
 CLICK = 4
+
+
+@dataset("ml-100k")
+@dataclass(frozen=True)
+class ML100K(DataSource):
+    """MovieLens-100K: 100,000 ratings of 1,682 films by 943 users, with user attributes."""
+
+    seed: int = 0
+
+    def ctr(self, history: int = 0) -> Dataset:
+        """A rating of 4 or 5 is a click; random split 8:1:1."""
+        return ctr(self.seed)
+
+    def retrieval(self) -> Dataset:
+        """Every rating is an interaction; split 75:25 stratified by item."""
+        return retrieval(self.seed)
+
+    def sequence(self, length: int) -> Dataset:
+        """Every rating is an event; leave-one-out."""
+        raise NotImplementedError
 
 
 def ctr(seed: int = 0) -> Dataset:

@@ -8,12 +8,13 @@ and are split in the order in which they were drawn.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.special import expit
 
-from baselines.base import Dataset, Scored, Split
+from baselines.base import DataSource, Dataset, Scored, Split, dataset
 from baselines.data import segments as segment
 from baselines.data.draws import normals, uniforms, zipf
 from baselines.data.splits import deal, random_parts
@@ -26,6 +27,39 @@ BIAS, MAIN_SPREAD, AFFINITY_SPREAD, AFFINITY_RANK = -0.5, 1.2, 1.0, 2
 TASTE, TASTE_RANK = 3.0, 8
 BEST_CELLS = 10**8  # (user, item) pairs up to which the best ranking is worked out
 SUCCESSORS = (0.4, 0.2, 0.1)  # P of each successor of an item; else the next is any item
+
+
+@dataset("planted")
+@dataclass(frozen=True)
+class Planted(DataSource):
+    """Generated from a known truth, so the best attainable quality is known.
+
+    rows: impressions or interactions drawn. ids: of each field; the items. users: of retrieval
+    and of sequences.
+    """
+
+    rows: int = 200_000
+    ids: int = 1000
+    users: int = 2000
+    seed: int = 0
+
+    def ctr(self, history: int = 0) -> Dataset:
+        """Ten fields; impressions have no order, hence no history."""
+        if history:
+            raise LeanRecError(
+                "Planted impressions have no order in time.",
+                "No user has a history.",
+                "Use planted sequences, or data with times.",
+            )
+        return ctr(self.rows, self.ids, seed=self.seed)
+
+    def retrieval(self) -> Dataset:
+        """Draws of a user and one of his items."""
+        return interactions(self.users, self.ids, self.rows, seed=self.seed)
+
+    def sequence(self, length: int) -> Dataset:
+        """Chains of `length` + 3 items a user."""
+        return sequences(self.users, self.ids, length, seed=self.seed)
 
 
 def ctr(

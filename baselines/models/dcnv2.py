@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Baseline, Dataset, Recipe, baseline
+from baselines.base import DATASETS, Baseline, Dataset, Recipe, baseline
 from baselines.tasks.ctr import CTR
 
 
@@ -74,21 +73,19 @@ class DCNv2(nn.Module):
 @baseline("dcnv2")
 @dataclass(frozen=True)
 class DCNv2Baseline(Baseline):
-    """DCN-V2 on clicks: MovieLens-100K (rating ≥ 4), or planted data whose best AUC is known.
+    """DCN-V2 on clicks.
 
-    width, depth: of the MLP. rows, ids: of the planted data, ids counted in each of its ten fields.
+    dataset: a data source's spec. width, depth: of the MLP.
     Planted tables may be large, so their gradients are sparse and SparseAdam trains them: it leaves
     the moments of untouched rows alone, where dense Adam decays them and goes on moving those rows.
     """
 
-    dataset: Literal["ml-100k", "planted"] = "ml-100k"
+    dataset: str = "ml-100k"
     embedding_dim: int = 16
     width: int = 256
     depth: int = 2
     cross_layers: int = 3
     dropout: float = 0.0
-    rows: int = 200_000
-    ids: int = 1000
 
     @property
     def task(self) -> CTR:
@@ -98,17 +95,13 @@ class DCNv2Baseline(Baseline):
     @property
     def recipe(self) -> Recipe:
         """Adam; on MovieLens with an L2 penalty on the embeddings, tuned on the valid split."""
-        if self.dataset == "planted":
+        if self.dataset.startswith("planted"):
             return Recipe(lr=1e-3, batch_size=1024, epochs=10, sparse_embeddings=True)
         return Recipe(lr=3e-3, batch_size=1024, epochs=10, patience=2, embedding_l2=1e-3)
 
     def data(self) -> Dataset:
         """Clicks with user, item and context fields."""
-        from baselines.data import ml100k, planted  # pandas is slow to import, and rarely needed
-
-        if self.dataset == "planted":
-            return planted.ctr(rows=self.rows, ids=self.ids)
-        return ml100k.ctr()
+        return DATASETS.make(self.dataset).ctr()
 
     def build(self, data: Dataset) -> DCNv2:
         """A fresh model for the fields of `data`."""

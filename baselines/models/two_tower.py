@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Baseline, Dataset, Recipe, baseline
+from baselines.base import DATASETS, Baseline, Dataset, Recipe, baseline
 from baselines.tasks.retrieval import Retrieval
 
 
@@ -36,13 +36,14 @@ class TwoTower(nn.Module):
 @baseline("two-tower")
 @dataclass(frozen=True)
 class TwoTowerBaseline(Baseline):
-    """Two towers on MovieLens-100K (every rating is an interaction) or on planted interactions.
+    """Two towers on interactions.
 
+    dataset: a data source's spec.
     negatives: uniformly drawn items that a batch shares under the sampled softmax; BPR draws one
     for each positive instead.
     """
 
-    dataset: Literal["ml-100k", "planted"] = "ml-100k"
+    dataset: str = "ml-100k"
     embedding_dim: int = 64
     loss: Literal["sampled-softmax", "bpr"] = "sampled-softmax"
     negatives: int = 512
@@ -60,9 +61,7 @@ class TwoTowerBaseline(Baseline):
 
     def data(self) -> Dataset:
         """Interactions of users with items."""
-        from baselines.data import ml100k, planted  # pandas is slow to import, and rarely needed
-
-        return planted.interactions() if self.dataset == "planted" else ml100k.retrieval()
+        return DATASETS.make(self.dataset).retrieval()
 
     def build(self, data: Dataset) -> TwoTower:
         """A fresh model for the users and items of `data`."""

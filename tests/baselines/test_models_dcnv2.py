@@ -95,7 +95,7 @@ def test_shapes_can_be_had_without_memory() -> None:
 
 def test_a_spec_sets_the_sizes_of_the_planted_baseline() -> None:
     made = BASELINES.make(
-        'dcnv2(dataset="planted", width=24, depth=3, embedding_dim=4, rows=500, ids=7)'
+        'dcnv2(dataset="planted(rows=500, ids=7)", width=24, depth=3, embedding_dim=4)'
     )
     assert isinstance(made, DCNv2Baseline)
     data = made.data()
@@ -110,5 +110,5 @@ def test_a_spec_sets_the_sizes_of_the_planted_baseline() -> None:
 
 
 def test_an_unknown_data_set_is_refused() -> None:
-    with pytest.raises(LeanRecError, match="dataset"):
-        BASELINES.make('dcnv2(dataset="criteo")')
+    with pytest.raises(LeanRecError, match="Unknown data set 'ml-100'"):
+        BASELINES.make('dcnv2(dataset="ml-100")').data()

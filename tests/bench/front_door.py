@@ -16,7 +16,7 @@ from bench import cli
 
 TINY = """
 about = "The smallest matrix that goes through everything"
-baselines = ['toy = dcnv2(dataset="planted", rows=2000, ids=200, width=16, depth=1)']
+baselines = ['toy = dcnv2(dataset="planted(rows=2000, ids=200)", width=16, depth=1)']
 stacks = ["prune-unstructured"]
 scenarios = ["single-stream(batch_sizes=[64])"]
 

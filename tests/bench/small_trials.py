@@ -22,7 +22,7 @@ from bench.worker import TrialSpec, run_trial
 from techniques.base import TECHNIQUES
 
 FRAUDS = Path(__file__).with_name("frauds.py")
-DCNV2 = 'dcnv2(dataset="planted", rows=2000, ids=300, width=32, depth=1, cross_layers=1)'
+DCNV2 = 'dcnv2(dataset="planted(rows=2000, ids=300)", width=32, depth=1, cross_layers=1)'
 QUICK = Protocol(
     pairs=4,
     block_seconds=0.01,

@@ -475,7 +475,7 @@ class Broken(Technique):
         cache = Path(os.environ["LEANREC_CACHE"])
         return TrialSpec(
             id="toy", mode="measure", baseline="toy", stack="broken",
-            baseline_spec='dcnv2(dataset="planted", rows=2000, ids=200, width=16, depth=1)',
+            baseline_spec='dcnv2(dataset="planted(rows=2000, ids=200)", width=16, depth=1)',
             stack_spec="broken", device="cpu", scenarios=("quality",), process=0,
             protocol=Protocol(), store=cache / "artefacts", plugins=(plugin,), spawned=time.time(),
         )  # fmt: skip

@@ -17,7 +17,7 @@ from bench.run import Plan
 from bench.store import Store
 from bench.suite import Suite
 
-TOY = 'toy = dcnv2(dataset="planted", rows=2000, ids=200, width=64, depth=2)'
+TOY = 'toy = dcnv2(dataset="planted(rows=2000, ids=200)", width=64, depth=2)'
 TOWERS = 'two-tower(dataset="planted")'
 
 
@@ -68,7 +68,7 @@ class TestCells:
 
     def test_specs_are_canonical_and_named(self, folder: Path) -> None:
         plan = plan_of(folder, stacks=("fast = int8-linear( min_width = 32 )+bf16", "int8-linear"))
-        spec = 'dcnv2(dataset="planted", width=64, rows=2000, ids=200)'  # less the default depth
+        spec = 'dcnv2(dataset="planted(rows=2000, ids=200)", width=64)'  # less the default depth
         assert plan.baselines == {"toy": spec}
         assert plan.stacks == {
             CONTROL: CONTROL,

@@ -216,7 +216,7 @@ def test_a_worker_whose_parent_died_while_it_started_does_nothing(cache: Path) -
     assert worker.stderr is not None
     spec = TrialSpec(
         id="toy", mode="train", baseline="toy", stack="control", device="cpu", scenarios=(),
-        baseline_spec='dcnv2(dataset="planted", rows=2000, ids=200)', stack_spec="control",
+        baseline_spec='dcnv2(dataset="planted(rows=2000, ids=200)")', stack_spec="control",
         process=0, protocol=Protocol(), store=cache, spawned=time.time(),
     )  # fmt: skip
     worker.stdout.close()

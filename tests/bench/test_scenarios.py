@@ -114,7 +114,7 @@ def test_training_uses_all_processors_unless_told_otherwise() -> None:
 
 
 def test_a_split_smaller_than_a_batch_is_trained_on_whole() -> None:
-    small = 'dcnv2(dataset="planted", rows=500, ids=50, width=8, depth=1, cross_layers=1)'
+    small = 'dcnv2(dataset="planted(rows=500, ids=50)", width=8, depth=1, cross_layers=1)'
     rows = run("control", "train(threads=1)", baseline=small)
     assert accusations(rows) == set()
     assert {b.point["batch"] for b in of(rows, BlockRow)} == {400}

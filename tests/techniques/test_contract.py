@@ -25,7 +25,7 @@ from techniques.base import TECHNIQUES, Change, Context, Technique
 from techniques.sizes import deployed_bytes
 
 SLOW = {"compile"}
-SMALL = {"dataset": "planted", "rows": 2000, "ids": 300}
+SMALL = {"dataset": "planted(rows=2000, ids=300)"}
 CPU = torch.device("cpu")
 PAIRS = [
     pytest.param((t, b), marks=[pytest.mark.slow] if t in SLOW else [], id=f"{t}-{b}")
@@ -176,6 +176,8 @@ def process_state() -> dict[str, object]:
 def test_trains_with_a_finite_float32_loss(case: Case) -> None:
     technique, on = case
     recipe = on.baseline.recipe
+    if recipe.epochs == 0:
+        pytest.skip(f"{on.baseline.name} is complete when built")
     before = copy.copy(recipe)
     model = technique.build(copy.deepcopy(on.model), on.context)
     trainer = Trainer(model, on.baseline.task, technique.train(recipe, on.context), CPU, seed=0)
