@@ -47,6 +47,12 @@ class Bf16(Technique):
     family = "precision"
     changes = frozenset({Change.NUMERICS})
 
+    def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
+        """As `requires` says, or because the model has no weights to multiply by."""
+        if next(model.parameters(), None) is None:
+            return "finds no weights in the model, so no matrix products"
+        return super().reason_against(model, task, device)
+
     def train(self, recipe: Recipe, context: Context) -> Recipe:
         """Enter autocast around every forward pass and loss."""
         autocast: Any = partial(torch.autocast, context.device.type, torch.bfloat16)

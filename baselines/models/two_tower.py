@@ -8,13 +8,12 @@ Networks for YouTube Recommendations", RecSys 2016 (towers under a sampled softm
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from baselines.base import DATASETS, Baseline, Dataset, Recipe, baseline
-from baselines.tasks.retrieval import Retrieval
+from baselines.tasks.retrieval import Objective, Retrieval
 
 
 class TwoTower(nn.Module):
@@ -45,7 +44,7 @@ class TwoTowerBaseline(Baseline):
 
     dataset: str = "ml-100k"
     embedding_dim: int = 64
-    loss: Literal["sampled-softmax", "bpr"] = "sampled-softmax"
+    loss: Objective = "sampled-softmax"
     negatives: int = 512
 
     @property
@@ -65,5 +64,4 @@ class TwoTowerBaseline(Baseline):
 
     def build(self, data: Dataset) -> TwoTower:
         """A fresh model for the users and items of `data`."""
-        users, items = data.fields.values()
-        return TwoTower(users, items, self.embedding_dim)
+        return TwoTower(data.fields["user"], data.fields["item"], self.embedding_dim)

@@ -16,14 +16,15 @@ from baselines.errors import LeanRecError
 from baselines.metrics import RETRIEVAL_METRICS
 from baselines.metrics.ranks import top
 from baselines.tasks.ranking import ByQuery, full_ranking
-from baselines.tasks.sampling import draw_requests
+from baselines.tasks.sampling import draw_requests, untaken
 
 ANSWER = 100  # items in an answer
-REDRAWS = 4
+
+Objective = Literal["sampled-softmax", "in-batch", "bpr"]
 
 
 class Retriever(nn.Module):
-    """What is served: the user tower, and the vectors of all items computed beforehand.
+    """What is served of two towers: the one of users, and all items' vectors made beforehand.
 
     The item tower itself is not served, so a technique that shrinks it leaves the index as it
     is. A user's own history is not removed from the answer.
@@ -31,19 +32,11 @@ class Retriever(nn.Module):
 
     index: Tensor
 
-    def __init__(self, model: nn.Module, items: int) -> None:
+    def __init__(self, user: nn.Module, index: Tensor) -> None:
+        """user: from ids [B] to vectors [B, d]. index: [I, d]."""
         super().__init__()
-        user, item = (getattr(model, tower, None) for tower in ("user", "item"))
-        if not (isinstance(user, nn.Module) and isinstance(item, nn.Module)):
-            raise LeanRecError(
-                f"{type(model).__name__} has no submodules 'user' and 'item'.",
-                "Retrieval serves the one over an index made by the other.",
-                "Give the model two towers of these names, each from ids to vectors.",
-            )
         self.user = user
-        device = next((t.device for t in chain(model.parameters(), model.buffers())), None)
-        with torch.no_grad():
-            self.register_buffer("index", item(torch.arange(items, device=device)))
+        self.register_buffer("index", index)
 
     def forward(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """users: int64 [B]. Returns the scores of all I items, float32 [B, I], and the ids of
@@ -52,22 +45,40 @@ class Retriever(nn.Module):
         return all_scores, top(all_scores, ANSWER)[1]
 
 
+class ScoreRetriever(nn.Module):
+    """What is served of a model that has no vectors: ``model.scores(users)``, and the best items."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Retriever.forward`."""
+        all_scores = self.model.scores(users).float()  # type: ignore[operator]
+        return all_scores, top(all_scores, ANSWER)[1]
+
+
 @dataclass(frozen=True)
 class Retrieval(Task):
     """For models with submodules `user` and `item` from ids to vectors, and a forward pass from
-    (users [B], items [K]) to both; the score of a pair is the inner product of its vectors.
+    (users [B], items [K]) to both; the score of a pair is the inner product of its vectors. A
+    model that nothing trains may have a method `scores` from users [B] to [B, I] instead.
 
     objective "sampled-softmax": −log of the positive's share of the softmax over itself and
     `negatives` items, uniformly drawn and shared by the batch; a negative that is the row's own
     positive is left out. Uniform sampling needs no correction by the items' probabilities.
+    objective "in-batch": the same over the batch's other positives, each logit less the log of
+    the item's share of the training rows (Yi et al. 2019, "Sampling-Bias-Corrected Neural Modeling
+    for Large Corpus Item Recommendations", RecSys, section 4, with exact shares).
     objective "bpr": −log σ(score of the positive − score of one item drawn uniformly for it).
 
-    A training batch is (users [B], positives [B], negatives), the last [N] or, for BPR, [B].
+    A training batch is (users [B], positives [B], third): negatives [N] for the sampled softmax,
+    [B] for BPR, and the positives' log shares, float32 [B], in the batch.
     """
 
     name = "retrieval"
 
-    objective: Literal["sampled-softmax", "bpr"] = "sampled-softmax"
+    objective: Objective = "sampled-softmax"
     negatives: int = 512
 
     @property
@@ -81,42 +92,66 @@ class Retrieval(Task):
         """Every interaction once, in an order drawn from `generator`, with fresh negatives.
 
         The catalogue is every item up to the highest id of the split. A BPR negative that the
-        user has taken is drawn again, at most REDRAWS times.
+        user has taken is drawn again, as `sampling.untaken` does.
         """
         items = int(split.items.max()) + 1
-        pairs = (split.users * items + split.items).sort().values
-        for rows in torch.randperm(len(split), generator=generator).split(batch_size):
-            users, positives = split.users[rows], split.items[rows]
-            if self.objective == "bpr":
-                negatives = torch.randint(items, (len(rows),), generator=generator)
-                for _ in range(REDRAWS):
-                    taken = _contains(pairs, users * items + negatives)
-                    fresh = torch.randint(items, (len(rows),), generator=generator)
-                    negatives = torch.where(taken, fresh, negatives)
+        order = torch.randperm(len(split), generator=generator)
+        users, positives = (
+            column.to(device)[order.to(device)] for column in (split.users, split.items)
+        )
+        if self.objective == "bpr":
+            third = untaken(split.users, split.items, items, order, generator).to(device)
+        elif self.objective == "in-batch":
+            share = split.items.bincount().float() / len(split)
+            third = share.log().to(device)[positives]
+        for start in range(0, len(split), batch_size):
+            rows = slice(start, start + batch_size)
+            if self.objective == "sampled-softmax":
+                drawn = torch.randint(items, (self.negatives,), generator=generator)
+                yield users[rows], positives[rows], drawn.to(device, non_blocking=True)
             else:
-                negatives = torch.randint(items, (self.negatives,), generator=generator)
-            yield tuple(t.to(device, non_blocking=True) for t in (users, positives, negatives))
+                yield users[rows], positives[rows], third[rows]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean loss of the batch's positives, computed in float32 from the model's vectors."""
-        users, positives, negatives = batch
-        user, item = model(users, torch.cat((positives, negatives)))
+        users, positives, third = batch
+        if self.objective == "in-batch":
+            user, item = (vectors.float() for vectors in model(users, positives))
+            logits = user @ item.T - third
+            twins = positives[:, None] == positives
+            twins.fill_diagonal_(False)
+            own = torch.arange(len(users), device=users.device)
+            return functional.cross_entropy(logits.float().masked_fill(twins, -torch.inf), own)
+        user, item = model(users, torch.cat((positives, third)))
         user, item = user.float(), item.float()
-        positive, negative = item.split((len(positives), len(negatives)))
-        own = (user * positive).sum(1)
+        positive, negative = item.split((len(positives), len(third)))
         if self.objective == "bpr":
-            return -functional.logsigmoid(own - (user * negative).sum(1)).mean()
-        others = (user @ negative.T).masked_fill(positives[:, None] == negatives, -torch.inf)
+            return -functional.logsigmoid((user * (positive - negative)).sum(1)).mean()
+        own = (user * positive).sum(1)
+        others = (user @ negative.T).masked_fill(positives[:, None] == third, -torch.inf)
         logits = torch.cat((own[:, None], others.float()), dim=1)
         return (logits.logsumexp(1) - own).mean()
 
-    def predictor(self, model: nn.Module, data: Dataset) -> Retriever:
-        """`model`'s user tower over an index of all its items.
+    def predictor(self, model: nn.Module, data: Dataset) -> nn.Module:
+        """`model`'s user tower over an index of all its items, or its own scores.
 
-        Raises LeanRecError where the model is not of two towers.
+        Raises LeanRecError where the model has neither.
         """
-        _, items = data.fields.values()
-        return Retriever(model.eval(), items).eval()
+        model.eval()
+        if callable(getattr(model, "scores", None)):
+            return ScoreRetriever(model).eval()
+        user, item = (getattr(model, tower, None) for tower in ("user", "item"))
+        if not (isinstance(user, nn.Module) and isinstance(item, nn.Module)):
+            raise LeanRecError(
+                f"{type(model).__name__} has no submodules 'user' and 'item'.",
+                "Retrieval serves the one over an index made by the other.",
+                "Give the model two towers of these names, each from ids to vectors, or a method "
+                "'scores' from users to the scores of all items.",
+            )
+        device = next((t.device for t in chain(model.parameters(), model.buffers())), None)
+        with torch.no_grad():
+            index = item(torch.arange(data.fields["item"], device=device))
+        return Retriever(user, index).eval()
 
     def requests(self, data: Dataset, batch_size: int, count: int, seed: int) -> list[Batch]:
         """Users of the test split's interactions, so that active users come more often."""
@@ -128,8 +163,8 @@ class Retrieval(Task):
         """Full ranking; one row per interaction of `split`, ordered by user.
 
         Columns: rank (from 1, ties pessimistic), relevant (interactions of the user in `split`),
-        user, top (int64 [n, 10], the user's list). What the user took in the splits before this one is removed from the ranking.
-        Holds the scores of few users at a time.
+        user, top (int64 [n, 10], the user's list). What the user took in the splits before this
+        one is removed from the ranking. Holds the scores of few users at a time.
         """
         earlier = list(takewhile(lambda s: s is not split, (data.train, data.valid)))
         empty = torch.empty(0, dtype=torch.int64)
@@ -140,10 +175,9 @@ class Retrieval(Task):
             )
             for parts in (earlier, [split])
         )
-        _, items = data.fields.values()
         users, of_user = wanted.queries.unique(return_inverse=True)
         found = full_ranking(
-            predictor, (users,), items,
+            predictor, (users,), data.fields["item"],
             lambda q: seen.pairs(users[q]), lambda q: wanted.pairs(users[q]), device,
         )  # fmt: skip
         user = wanted.queries.numpy()
@@ -157,9 +191,3 @@ class Retrieval(Task):
             user,
             {name: column[wanted.order].numpy() for name, column in split.segments.items()},
         )
-
-
-def _contains(rising: Tensor, values: Tensor) -> Tensor:
-    """Whether each value is in `rising` (sorted): bool, the shape of `values`."""
-    place = torch.searchsorted(rising, values).clamp(max=len(rising) - 1)
-    return rising[place] == values

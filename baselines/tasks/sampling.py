@@ -1,11 +1,14 @@
-"""How requests are drawn from a split."""
+"""How requests and negatives are drawn from a split."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from baselines.base import Batch
 from baselines.errors import LeanRecError
+
+REDRAWS = 4
 
 
 def draw_requests(columns: Batch, batch_size: int, count: int, seed: int) -> list[Batch]:
@@ -30,3 +33,23 @@ def draw_requests(columns: Batch, batch_size: int, count: int, seed: int) -> lis
     return [
         tuple(column[picked] for column in columns) for picked in order[:needed].split(batch_size)
     ]
+
+
+def untaken(
+    users: Tensor, taken: Tensor, items: int, rows: Tensor, generator: torch.Generator
+) -> Tensor:
+    """For each of `rows` an item, 0…items−1, that its user has not taken: int64, as `rows`.
+
+    users, taken: int64 [n], who took what. Uniform over the user's other items; one that the user
+    has taken is drawn again, at most REDRAWS times, so that a user who took all has one too.
+    """
+    pairs = (users * items + taken).sort().values
+    first = users[rows] * items
+    drawn = torch.randint(items, (len(rows),), generator=generator)
+    open_rows = torch.arange(len(rows))
+    for _ in range(REDRAWS):
+        key = first[open_rows] + drawn[open_rows]
+        place = torch.searchsorted(pairs, key).clamp(max=len(pairs) - 1)
+        open_rows = open_rows[pairs[place] == key]
+        drawn[open_rows] = torch.randint(items, (len(open_rows),), generator=generator)
+    return drawn
