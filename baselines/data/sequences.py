@@ -27,7 +27,7 @@ def sequence_dataset(
 ) -> Dataset:
     """Next-item rows, as `DataSource.sequence` says, of the events of each user in order of time.
 
-    Events of a user at the same time, or without times, keep the publisher's order. "leave-one-out":
+    Events of a user at one time, or without times, keep the publisher's order. "leave-one-out":
     a user's last event is the test row and the one before it the valid row; users of fewer than
     three events are only trained on. "temporal": events up to the time by which `shares[0]` of all
     events have come are trained on, then come the valid and the test part; events of one time are

@@ -45,15 +45,15 @@ class Block(nn.Module):
 class SASRec(nn.Module):
     """State of place l = what may come after it, from items at places up to l.
 
-    length: the longest history. The table's row I pads; padding is never read by another place, so
-    that its row does not matter. Positions count from the right, so the last item's is always 0.
+    length: the longest history. The table's row I pads; no other place reads padding. Items enter
+    scaled by √d. Positions count from the right, so the last item's is always 0.
     """
 
     def __init__(
         self, items: int, length: int, dim: int, blocks: int, heads: int, dropout: float
     ) -> None:
         super().__init__()
-        self.items = items
+        self.items, self.scale = items, dim**0.5
         self.item = nn.Embedding(items + 1, dim, padding_idx=items)
         self.position = nn.Embedding(length, dim)
         self.dropout = FastDropout(dropout)
@@ -67,7 +67,7 @@ class SASRec(nn.Module):
         """history: int64 [B, L], left-padded with I. Returns states [B, L, d]."""
         length = history.shape[1]
         place = torch.arange(length - 1, -1, -1, device=history.device)
-        x = self.dropout(self.item(history) + self.position(place))
+        x = self.dropout(self.item(history) * self.scale + self.position(place))
         mask = causal_mask(history != self.items)
         for block in self.blocks:
             x = block(x, mask)

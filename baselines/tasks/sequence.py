@@ -16,7 +16,7 @@ from baselines.base import Batch, Dataset, QualityMetric, Scored, Split, Task
 from baselines.errors import LeanRecError
 from baselines.metrics import RETRIEVAL_METRICS
 from baselines.metrics.ranks import top
-from baselines.tasks.ranking import TOP, ByQuery, Pairs, full_ranking
+from baselines.tasks.ranking import TOP, ByQuery, Pairs, full_ranking, full_rules
 from baselines.tasks.sampling import draw_requests
 
 ANSWER = 100  # items in an answer
@@ -173,7 +173,8 @@ class Sequence(Task):
         Columns: rank (from 1, ties pessimistic), relevant (1), user (the row's number: each row is
         a list of its own), top (int64 [n, 10], the list's first items). What the user took before
         is removed from the ranking, however long ago, unless the data has `repeats`; of earlier
-        rows of this split, what its history holds. The next item itself always stays. The unit is the user.
+        rows of this split, what its history holds. The next item itself always
+        stays. The unit is the user.
         """
         items = data.fields["item"]
         (histories,) = split.inputs
@@ -200,6 +201,7 @@ class Sequence(Task):
             },
             split.users.numpy(),
             {name: column.numpy() for name, column in split.segments.items()},
+            full_rules(data, split),
         )
 
 
