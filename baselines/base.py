@@ -11,12 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from baselines.errors import LeanRecError
 from baselines.registry import Registry
 
 Batch = tuple[Tensor, ...]
@@ -40,6 +42,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (first 16 hex digits) over users, items and labels: what is judged."""
+        state = hashlib.sha256()
+        for column in (self.users, self.items, self.labels):
+            state.update(np.ascontiguousarray(column.numpy()).data)
+        return state.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -112,17 +122,34 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Rules:
+    """Under which rules a split was scored: numbers under different ones do not compare.
+
+    data: the source, filters and split in words. split: the digest of the rows judged. candidates:
+    what was ranked, "full" or, for example, "sampled-100"; "" where nothing was. ties: what equal
+    scores count as. catalogue: how many items there are to be listed.
+    """
+
+    data: str
+    split: str
+    candidates: str = ""
+    ties: str = ""
+    catalogue: int = 0
+
+
+@dataclass(frozen=True)
 class Scored:
     """What a predictor said of a split, one row per example or per (user, relevant item).
 
-    columns: the arrays that the task's metrics read (all of length n). unit: int64 [n], the
-    resampling unit of each row: the example for CTR, the user for retrieval.
-    segments: name → int64 [n].
+    columns: the arrays that the task's metrics read, of n rows each, [n] or [n, k]. unit: int64
+    [n], the resampling unit of each row: the example for CTR, the user for retrieval.
+    segments: name → int64 [n]. rules: None where they are not known.
     """
 
     columns: Mapping[str, np.ndarray]
     unit: np.ndarray
     segments: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rules: Rules | None = None
 
     def where(self, mask: np.ndarray) -> Scored:
         """The rows where `mask` (bool [n]) holds."""
@@ -130,6 +157,20 @@ class Scored:
             {name: column[mask] for name, column in self.columns.items()},
             self.unit[mask],
             {name: column[mask] for name, column in self.segments.items()},
+            self.rules,
+        )
+
+    def require_comparable(self, other: Scored) -> None:
+        """Raises LeanRecError where a difference of metrics of the two would mean nothing."""
+        if self.rules == other.rules and np.array_equal(self.unit, other.unit):
+            return
+        mine, its = (vars(rules) if rules else {} for rules in (self.rules, other.rules))
+        parts = [name for name in mine | its if mine.get(name) != its.get(name)] or ["rows"]
+        told = "; ".join(f"{n} {mine.get(n, '?')!r} against {its.get(n, '?')!r}" for n in parts)
+        raise LeanRecError(
+            f"Two results were scored under different rules: {told}.",
+            "Their difference would say nothing of the models.",
+            "Score both on the same split, with the same candidates and tie rule.",
         )
 
 

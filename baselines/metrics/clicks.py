@@ -43,12 +43,12 @@ class Auc(_Binary):
 
 
 class GroupAuc(_Binary):
-    """gAUC: the mean of the users' AUCs, each weighted by the user's number of rows.
+    """gAUC, weight: impressions. The mean of the users' AUCs, each by the user's number of rows.
 
     Users with one class only have no AUC and are left out, rows and all.
     """
 
-    name = "gauc"
+    name = "gauc_impressions"
 
     def of(self, score: np.ndarray, label: np.ndarray, weight: np.ndarray, scored: Scored) -> float:
         user = scored.columns["user"]
@@ -87,6 +87,19 @@ class NormalisedEntropy(LogLoss):
             return float("nan")
         entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
         return float(super().of(score, label, weight, scored) / entropy)
+
+
+class CalibrationRatio(_Binary):
+    """Σp / Σy: 1 is perfect, more is too many clicks promised. By popularity decile on `where`.
+
+    Not among CTR_METRICS: neither direction is better, as `CalibrationError` is judged instead.
+    """
+
+    name = "calibration_ratio"
+
+    def of(self, score: np.ndarray, label: np.ndarray, weight: np.ndarray, scored: Scored) -> float:
+        seen = float(label @ weight)
+        return float(score @ weight) / seen if seen > 0 else float("nan")
 
 
 class CalibrationError(_Binary):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.base import Batch, Dataset, QualityMetric, Scored, Split, Task, scores
+from baselines.base import Batch, Dataset, QualityMetric, Rules, Scored, Split, Task, scores
 from baselines.metrics import CTR_METRICS
 from baselines.tasks.sampling import draw_requests
 
@@ -82,4 +82,5 @@ class CTR(Task):
             },
             np.arange(len(split)),
             {name: column.numpy() for name, column in split.segments.items()},
+            Rules(data.protocol, split.digest),
         )

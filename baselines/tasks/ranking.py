@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Batch, scores
+from baselines.base import Batch, Dataset, Rules, Split, scores
 from baselines.metrics.ranks import best_items, ranks_among
 
 BLOCK = 2**24  # scores held at a time, 64 MB
@@ -69,8 +70,10 @@ def full_ranking(
         for numbers in torch.arange(count).split(max(1, BLOCK // items)):
             start, stop = int(numbers[0]), int(numbers[-1]) + 1
             answer = scores(predictor(*(column[start:stop].to(device) for column in queries)))
-            hidden = tuple(index.to(device) for index in seen(numbers))
-            wanted = tuple(index.to(device) for index in relevant(numbers))
+            hidden, wanted = (
+                (row.to(device), item.to(device))
+                for row, item in (seen(numbers), relevant(numbers))
+            )
             listed = answer.float()
             if listed is answer:  # the predictor may keep what it answered
                 listed = answer.clone()
@@ -80,3 +83,31 @@ def full_ranking(
             tops.append(best_items(listed, TOP).cpu())
     empty = torch.empty(0, min(TOP, items), dtype=torch.int64)
     return Ranking(torch.cat(ranks), torch.cat([empty, *tops]))
+
+
+def full_rules(data: Dataset, split: Split) -> Rules:
+    """Of a ranking by `full_ranking` of all items of `data`."""
+    ties = "against the item"
+    return Rules(data.protocol, split.digest, "full", ties, data.fields["item"])
+
+
+def list_columns(
+    lists: Tensor, queries: Tensor, taken: Pairs, catalogue: int
+) -> dict[str, np.ndarray]:
+    """What `baselines.metrics.lists` reads of each list, one row a list.
+
+    lists: int64 [Q, k]. queries: int64 [Q], the user of each. taken: (user, item) of the training
+    interactions. Returns top [Q, k]; top_popularity [Q, k], how often each of its items was taken
+    (NaN where there is none); profile_popularity [Q], the same of what the user took, on average
+    (NaN where nothing was).
+    """
+    users, items = taken
+    count = items.bincount(minlength=catalogue).double()
+    of_list = count[lists.clamp(min=0)].masked_fill(lists < 0, torch.nan)
+    size = int(torch.cat((users, queries)).max()) + 1 if len(queries) else 0
+    mean = users.bincount(count[items], size) / users.bincount(minlength=size)
+    return {
+        "top": lists.numpy(),
+        "top_popularity": of_list.numpy(),
+        "profile_popularity": mean[queries].numpy(),
+    }

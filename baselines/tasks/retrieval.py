@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from baselines.base import Batch, Dataset, QualityMetric, Scored, Split, Task
 from baselines.errors import LeanRecError
-from baselines.metrics import RETRIEVAL_METRICS
+from baselines.metrics import LIST_METRICS, RETRIEVAL_METRICS
 from baselines.metrics.ranks import top
-from baselines.tasks.ranking import ByQuery, full_ranking
+from baselines.tasks.ranking import ByQuery, full_ranking, full_rules, list_columns
 from baselines.tasks.sampling import draw_requests, untaken
 
 ANSWER = 100  # items in an answer
@@ -46,7 +46,7 @@ class Retriever(nn.Module):
 
 
 class ScoreRetriever(nn.Module):
-    """What is served of a model that has no vectors: ``model.scores(users)``, and the best items."""
+    """What is served of a model without vectors: ``model.scores(users)``, and the best items."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -83,8 +83,8 @@ class Retrieval(Task):
 
     @property
     def metrics(self) -> tuple[QualityMetric, ...]:
-        """nDCG@10 first."""
-        return RETRIEVAL_METRICS
+        """nDCG@10 first; after the metrics of ranks, those of the lists."""
+        return (*RETRIEVAL_METRICS, *LIST_METRICS)
 
     def batches(
         self, split: Split, batch_size: int, generator: torch.Generator, device: torch.device
@@ -163,8 +163,9 @@ class Retrieval(Task):
         """Full ranking; one row per interaction of `split`, ordered by user.
 
         Columns: rank (from 1, ties pessimistic), relevant (interactions of the user in `split`),
-        user, top (int64 [n, 10], the user's list). What the user took in the splits before this
-        one is removed from the ranking. Holds the scores of few users at a time.
+        user, and those of `ranking.list_columns` of the user's first ten items. What the user took
+        in the splits before this one is removed from the ranking. Holds the scores of few users
+        at a time.
         """
         earlier = list(takewhile(lambda s: s is not split, (data.train, data.valid)))
         empty = torch.empty(0, dtype=torch.int64)
@@ -181,13 +182,16 @@ class Retrieval(Task):
             lambda q: seen.pairs(users[q]), lambda q: wanted.pairs(users[q]), device,
         )  # fmt: skip
         user = wanted.queries.numpy()
+        taken = data.train.users, data.train.items
+        lists = list_columns(found.top, users, taken, data.fields["item"])
         return Scored(
             {
                 "rank": found.rank.numpy(),
                 "relevant": of_user.bincount()[of_user].numpy(),
                 "user": user,
-                "top": found.top[of_user].numpy(),
+                **{name: column[of_user.numpy()] for name, column in lists.items()},
             },
             user,
             {name: column[wanted.order].numpy() for name, column in split.segments.items()},
+            full_rules(data, split),
         )

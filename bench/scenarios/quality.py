@@ -48,6 +48,7 @@ class Quality(Scenario):
             control, treatment = (
                 task.score(p, pipeline.data, pipeline.data.test, device) for p in watched
             )
+        control.require_comparable(treatment)
         protocol = f"{pipeline.data.protocol} [split {pipeline.data_digest}]"
         with comparison.phases("quality"):
             weights = _resamples(control.unit, comparison.protocol.bootstraps)

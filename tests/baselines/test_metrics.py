@@ -108,7 +108,7 @@ def test_gauc_weighs_users_by_rows_and_leaves_out_users_of_one_class():
     label = [1, 0, 1, 0, 0, 0, 1, 1]
     user = [7, 7, 2, 2, 2, 2, 5, 5]
     expected = (2 * 1.0 + 4 * (1 / 3)) / 6
-    assert METRICS["gauc"](clicks(score, label, user)) == pytest.approx(expected)
+    assert METRICS["gauc_impressions"](clicks(score, label, user)) == pytest.approx(expected)
 
 
 def test_ne_is_one_for_the_base_rate_and_calibration_error_is_symmetric():
@@ -133,7 +133,7 @@ def test_click_metrics_are_undefined_without_rows_or_finite_scores(metric):
     assert math.isnan(metric(clicks([0.1, math.inf], [0, 1])))
 
 
-@pytest.mark.parametrize("name", ["auc", "ne", "gauc"])
+@pytest.mark.parametrize("name", ["auc", "ne", "gauc_impressions"])
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_alone_has_no_value(name, label):
     assert math.isnan(METRICS[name](clicks([0.1, 0.9], [label, label])))
