@@ -16,7 +16,10 @@ import numpy as np
 import pandas as pd
 
 from baselines.base import DataSource, Dataset, dataset
+from baselines.data import segments as segment
+from baselines.data.events import Events
 from baselines.data.frame import from_frame, interactions_from_frame
+from baselines.data.sequences import sequence_dataset
 from baselines.data.sources import Source, from_url, from_wheel, load
 
 GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
@@ -81,8 +84,8 @@ class ML100K(DataSource):
         return retrieval(self.seed)
 
     def sequence(self, length: int) -> Dataset:
-        """Every rating is an event; leave-one-out."""
-        raise NotImplementedError
+        """Every rating is an event; leave-one-out. Ratings of one second are in order of item."""
+        return sequence_of(ratings(), length)
 
 
 def ctr(seed: int = 0) -> Dataset:
@@ -127,6 +130,16 @@ def retrieval_of(frame: pd.DataFrame, seed: int) -> Dataset:
     )
     protocol = f"MovieLens-100K; every rating is a positive. {data.protocol}"
     return dataclasses.replace(data, protocol=protocol)
+
+
+def sequence_of(frame: pd.DataFrame, length: int) -> Dataset:
+    """Next-item rows, leave-one-out, of a frame as `ratings` returns it."""
+    user, item = (pd.factorize(frame[name])[0].astype(np.int64) for name in ("user", "item"))
+    declared = {name: segment.declared(frame[name])[0].numpy() for name in ("age", "gender")}
+    source = "MovieLens-100K; every rating is an event, those of one second in order of item."
+    times = frame["timestamp"].to_numpy(np.int64)
+    events = Events("ml-100k", source, user, item, times=times, segments=declared)
+    return sequence_dataset(events, length)
 
 
 def read_grouplens(files: Mapping[str, bytes]) -> pd.DataFrame:

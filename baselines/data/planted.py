@@ -191,6 +191,7 @@ def sequences(
         f"Zipf {zipf_exponent:g}, leave-one-out, seed {seed}; full ranking, history not removed, "
         "ties against the item.",
         best={m.name: m(scored) for m in RETRIEVAL_METRICS if m.name in ("ndcg@10", "hr@10")},
+        repeats=True,
     )  # fmt: skip
 
 
