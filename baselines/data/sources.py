@@ -54,7 +54,7 @@ def load(name: str, sources: Sequence[Source]) -> tuple[Source, dict[str, bytes]
     Raises LeanRecError where a local file is not the published one, or where no source can be
     reached; the message names the ways out.
     """
-    folder = _local_folder()
+    folder = local_folder()
     if folder is not None:
         for source in sources:
             paths = {file: folder / source.folder / file for file in source.files}
@@ -129,7 +129,8 @@ def pip_download(requirement: str, folder: Path) -> None:
         raise FetchError(lines[-1].removeprefix("ERROR: "))
 
 
-def _local_folder() -> Path | None:
+def local_folder() -> Path | None:
+    """The folder that ``LEANREC_DATA`` names, if any. Raises LeanRecError where it is none."""
     value = os.environ.get("LEANREC_DATA")
     if not value:
         return None

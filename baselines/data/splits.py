@@ -8,8 +8,116 @@ import numpy as np
 import torch
 
 from baselines.base import Split
+from baselines.data.events import Events
+from baselines.errors import LeanRecError
 
 TRAIN, VALID, TEST = 0, 1, 2
+DEFAULT_SHARES = {
+    "random": (0.8, 0.1, 0.1),
+    "temporal": (0.8, 0.1, 0.1),
+    "cold-items": (0.8, 0.1, 0.1),
+    "stratified": (0.7125, 0.0375, 0.25),  # a twentieth of the training three quarters is valid
+    "leave-one-out": (),
+    "published": (),
+}
+
+
+def parse_split(split: str) -> tuple[str, tuple[float, ...]]:
+    """The kind and the shares of a split written as a kind, shares, or both.
+
+    "random 7:2:1" or "7:2:1"; "stratified" (random within each item); "temporal" (global, by
+    time); "cold-items" (whole items at random); "leave-one-out"; "published". Raises LeanRecError
+    for anything else.
+    """
+    kind, _, ratio = ("random " + split if ":" in split.split(" ", maxsplit=1)[0] else split).partition(" ")
+    shares = DEFAULT_SHARES.get(kind)
+    if shares and ratio:
+        try:
+            numbers = [float(number) for number in ratio.split(":")]
+        except ValueError:
+            numbers = []
+        sound = len(numbers) == 3 and min(numbers) > 0
+        shares = tuple(number / sum(numbers) for number in numbers) if sound else None
+    elif ratio:
+        shares = None
+    if shares is None:
+        raise LeanRecError(
+            f"{split!r} is no split.",
+            "Nothing was run.",
+            f"Write one of {', '.join(DEFAULT_SHARES)}; shares may follow, as in 'random 7:2:1'.",
+        )
+    return kind, shares
+
+
+def event_parts(
+    events: Events, split: str, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, str]:
+    """The part of each event, int8 [n], and the split in words.
+
+    groups: rows of one group stay together in a random split. Under "leave-one-out" a user's last
+    event is test and the one before it valid, the later in the file among those of one time; users
+    of fewer than three events only train. Under "temporal" events of one time are never parted.
+    Raises LeanRecError where the data has no times or no published parts.
+    """
+    kind, shares = parse_split(split)
+    ratio = ":".join(f"{10 * share:g}" for share in shares)
+    if kind == "random":
+        rows = np.arange(len(events)) if groups is None else groups
+        return random_parts(rows, shares, seed), f"Random split {ratio}, seed {seed}" + (
+            ", repeated impressions together." if groups is not None else "."
+        )
+    if kind == "stratified":
+        parts = stratified_parts(events.items, shares, seed)
+        if shares == DEFAULT_SHARES[kind]:
+            return parts, (
+                f"Split 75:25 stratified by item, a twentieth of train for validation, seed {seed}."
+            )
+        return parts, f"Split {ratio} stratified by item, seed {seed}."
+    if kind == "cold-items":
+        parts = random_parts(events.items, shares, seed)
+        return parts, f"Whole items split {ratio} at random, seed {seed}."
+    if kind == "published":
+        if events.parts is None:
+            raise LeanRecError(
+                f"{events.name} comes without train, valid and test files.",
+                "There is no published split.",
+                f"Choose another: {', '.join(DEFAULT_SHARES)}.",
+            )
+        return events.parts, "The publisher's own train, valid and test parts."
+    if kind == "leave-one-out":
+        return _leave_one_out(events), (
+            "Leave-one-out: each user's last event is test, the one before it valid; users of "
+            "fewer than 3 events train only."
+        )
+    if events.times is None:
+        raise LeanRecError(
+            f"{events.name} has no times.",
+            "It cannot be split by time.",
+            "Name the column of times, or choose another split.",
+        )
+    places = np.maximum(np.rint(np.cumsum(shares)[:2] * len(events)).astype(np.int64) - 1, 0)
+    cuts = np.partition(events.times, places)[places]
+    parts = (events.times > cuts[0]).astype(np.int8) + (events.times > cuts[1])
+    return parts.astype(np.int8), f"Global split by time {ratio}."
+
+
+def _leave_one_out(events: Events) -> np.ndarray:
+    users = events.users
+    sizes = np.bincount(users)
+    parts = np.zeros(len(users), dtype=np.int8)
+    rows = np.flatnonzero(sizes[users] >= 3)
+    for part in (TEST, VALID):
+        if events.times is not None and len(rows):
+            latest = np.full(len(sizes), np.iinfo(np.int64).min)
+            np.maximum.at(latest, users[rows], events.times[rows])
+            late = rows[events.times[rows] == latest[users[rows]]]
+        else:
+            late = rows
+        last = np.full(len(sizes), -1)
+        last[users[late]] = late  # of a user's several rows numpy keeps the last
+        parts[last[last >= 0]] = part
+        rows = rows[parts[rows] == TRAIN]
+    return parts
 
 
 def random_parts(groups: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:

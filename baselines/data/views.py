@@ -1,0 +1,334 @@
+"""Events → data sets: filters, split, and what a click or retrieval model is given."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from baselines.base import Dataset, DataSource, Split
+from baselines.data import segments as segment
+from baselines.data.events import Events
+from baselines.data.splits import TEST, TRAIN, VALID, deal, event_parts, parse_split
+from baselines.errors import LeanRecError
+
+PARTS = ("train", "valid", "test")
+RANKING = (
+    "full ranking over all items, train and valid items of the user removed, ties against the "
+    "item; mean over users with a relevant item"
+)
+
+
+@dataclass(frozen=True)
+class EventSource(DataSource):
+    """A data set that is read as `Events`.
+
+    split: as `parse_split` reads it; empty means random 8:1:1 for clicks, 75:25 within each item
+    for retrieval (a twentieth of train is valid), leave-one-out for sequences. threshold: ratings
+    of at least that are clicks. min_rating: lower ratings are no interactions in retrieval and
+    sequences. min_user, min_item: users and items with fewer events are dropped, again and again
+    until none is left (k-core).
+    """
+
+    split: str = ""
+    threshold: float | None = None
+    min_rating: float | None = None
+    min_user: int = 0
+    min_item: int = 0
+    seed: int = 0
+
+    @abstractmethod
+    def events(self) -> Events:
+        """Read the files. Raises LeanRecError where they are absent or cannot be used."""
+
+    def ctr(self, history: int = 0) -> Dataset:
+        """Every event is an impression, clicked where its rating reaches `threshold`."""
+        events, words = core(self.events(), self.min_user, self.min_item)
+        data = ctr_dataset(events, self.split or "random", self.threshold, history, self.seed)
+        return _said(data, words)
+
+    def retrieval(self) -> Dataset:
+        """Every event that `min_rating` leaves is an interaction."""
+        events, words = self._positives(distinct=True)
+        return _said(retrieval_dataset(events, self.split or "stratified", self.seed), words)
+
+    def sequence(self, length: int) -> Dataset:
+        """Every event that `min_rating` leaves, in order of time."""
+        from baselines.data.sequences import sequence_dataset
+
+        events, words = self._positives(distinct=False)
+        kind, shares = parse_split(self.split or "leave-one-out")
+        if kind == "leave-one-out":
+            return _said(sequence_dataset(events, length), words)
+        if kind == "temporal":
+            return _said(sequence_dataset(events, length, "temporal", shares), words)
+        raise LeanRecError(
+            f"Sequences cannot be split {self.split!r}.",
+            "A history would come from after its target.",
+            "Use split='leave-one-out' or split='temporal'.",
+        )
+
+    def _positives(self, *, distinct: bool) -> tuple[Events, str]:
+        events, words = self.events(), ""
+        if events.roles != ("user", "item"):
+            raise LeanRecError(
+                f"{events.name} names {' and '.join(events.roles) or 'neither users nor items'}.",
+                "It bears clicks only.",
+                "Use data with a user and an item column.",
+            )
+        if self.min_rating is not None:
+            if events.ratings is None:
+                raise LeanRecError(
+                    f"{events.name} has no ratings.", "min_rating says nothing.", "Leave it out."
+                )
+            events = chosen(events, events.ratings >= self.min_rating)
+            words = f"Ratings below {self.min_rating:g} dropped. "
+        if distinct:
+            events = once(events)
+        events, cored = core(events, self.min_user, self.min_item)
+        return events, words + cored
+
+
+def ctr_dataset(
+    events: Events,
+    split: str = "random",
+    threshold: float | None = None,
+    history: int = 0,
+    seed: int = 0,
+) -> Dataset:
+    """Impressions with a label of 0 or 1: `DataSource.ctr` of `events`.
+
+    Label: a rating of at least `threshold`, or the rating itself, which then must be 0 or 1. In
+    each column of ids 0 is a value that no training row has, or a missing one. Numbers are
+    standardised by the training rows; missing and infinite ones are 0, the mean. A random split
+    keeps impressions equal in label and every category together, so that no test row is a copy of
+    a training row. History: items of the user's last events before the row's time, clicked or
+    not, numbered as the item column is.
+
+    Raises LeanRecError for labels that are missing or not 0 or 1, a history without times, and
+    where a part lacks rows of either class.
+    """
+    labels, click = _labels(events, threshold)
+    columns = {role: getattr(events, f"{role}s") for role in events.roles} | dict(events.categories)
+    kind, _ = parse_split(split)
+    groups = _groups([*columns.values(), labels], seed) if kind == "random" else None
+    parts, words = event_parts(events, split, seed, groups)
+    check_parts(parts, events.name, labels)
+    trained = parts == TRAIN
+    tables = {name: _numbering(column, trained) for name, column in columns.items()}
+    ids = np.empty((len(events), len(columns)), dtype=np.int64)
+    for k, (name, column) in enumerate(columns.items()):
+        ids[:, k] = tables[name][column]
+    fields = {name: int(table.max()) + 1 for name, table in tables.items()}
+    inputs = [torch.from_numpy(ids)]
+    if events.numbers:
+        numbers = np.empty((len(events), len(events.numbers)), dtype=np.float32)
+        for k, column in enumerate(events.numbers.values()):
+            numbers[:, k] = _standardised(column, trained)
+        inputs.append(torch.from_numpy(numbers))
+    if history:
+        inputs.append(torch.from_numpy(_history(events, history, tables["item"], fields["item"])))
+    users, items = (torch.from_numpy(c.astype(np.int64)) for c in (events.users, events.items))
+    rows = Split(tuple(inputs), torch.from_numpy(labels), users, items, _segments(events, parts))
+    return Dataset(
+        events.name, *deal(rows, parts),
+        fields=fields,
+        numeric=tuple(events.numbers),
+        texts=events.texts,
+        protocol=f"{events.source} Click = {click}. {words}"
+        + (f" The user's last {history} items before the row." if history else ""),
+    )  # fmt: skip
+
+
+def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) -> Dataset:
+    """Positive interactions: `DataSource.retrieval` of `events`, whose pairs are distinct.
+
+    Every item is a candidate. Users without a training row leave valid and test. Raises
+    LeanRecError for an empty part.
+    """
+    parts, words = event_parts(events, split, seed)
+    trained = np.bincount(events.users[parts == TRAIN], minlength=int(events.users.max()) + 1) > 0
+    known = trained[events.users]
+    fields = {"user": int(events.users.max()) + 1, "item": int(events.items.max()) + 1}
+    if not known.all():
+        events, parts = _rows(events, known), parts[known]
+    check_parts(parts, events.name)
+    inputs = (torch.from_numpy(events.users), torch.from_numpy(events.items))
+    rows = Split(inputs, torch.ones(len(events)), *inputs, _segments(events, parts))
+    return Dataset(
+        events.name, *deal(rows, parts),
+        fields=fields,
+        protocol=f"{events.source} {words}; {RANKING}.".replace(".;", ";"),
+        texts=events.texts,
+    )  # fmt: skip
+
+
+def core(events: Events, min_user: int, min_item: int) -> tuple[Events, str]:
+    """The largest set of events in which each user and item has so many, and that in words."""
+    if min_user <= 1 and min_item <= 1:
+        return events, ""
+    keep = np.ones(len(events), dtype=bool)
+    while True:
+        enough = keep.copy()
+        for ids, least in ((events.users, min_user), (events.items, min_item)):
+            enough &= np.bincount(ids, keep)[ids] >= least
+        if (enough == keep).all():
+            break
+        keep = enough
+    words = f"Users of ≥ {min_user} and items of ≥ {min_item} events (k-core). "
+    return chosen(events, keep), words
+
+
+def once(events: Events) -> Events:
+    """The first event of each (user, item) pair."""
+    pair = events.users * (int(events.items.max(initial=0)) + 1) + events.items
+    if len(pair) < 2 or (pair[1:] > pair[:-1]).all():
+        return events
+    first = np.zeros(len(pair), dtype=bool)
+    first[np.unique(pair, return_index=True)[1]] = True
+    return events if first.all() else chosen(events, first)
+
+
+def chosen(events: Events, keep: np.ndarray) -> Events:
+    """The events where `keep` (bool [n]) holds; users and items numbered anew without gaps.
+
+    Raises LeanRecError where none is left.
+    """
+    if not keep.any():
+        raise LeanRecError(
+            f"{events.name}: no event passes the filters.", "Nothing was run.", "Weaken them."
+        )
+    rows = _rows(events, keep)
+    users, items = (np.flatnonzero(np.bincount(ids)) for ids in (rows.users, rows.items))
+    place = np.zeros(int(rows.items.max()) + 1, dtype=np.int64)
+    place[items] = np.arange(len(items))
+    texts = tuple(events.texts[item] for item in items.tolist()) if events.texts else ()
+    return replace(
+        rows, users=np.searchsorted(users, rows.users), items=place[rows.items], texts=texts
+    )
+
+
+def check_parts(parts: np.ndarray, name: str, labels: np.ndarray | None = None) -> None:
+    """Raises LeanRecError where a part has no rows, or `labels` of one class only."""
+    for part in (TRAIN, VALID, TEST):
+        rows = parts == part
+        if not rows.any():
+            what = "no rows"
+        elif labels is not None and labels[rows].min() == labels[rows].max():
+            what = f"labels of one class only ({labels[rows][0]:g})"
+        else:
+            continue
+        raise LeanRecError(
+            f"{name}: with {len(parts)} rows, the {PARTS[part]} part has {what}.",
+            "Quality could not be judged.",
+            "Give more rows" + (", of both classes." if labels is not None else "."),
+        )
+
+
+def _rows(events: Events, keep: np.ndarray) -> Events:
+    def of(column: np.ndarray | None) -> np.ndarray | None:
+        return None if column is None else column[keep]
+
+    groups = {
+        name: {key: column[keep] for key, column in getattr(events, name).items()}
+        for name in ("categories", "numbers", "segments")
+    }
+    return replace(
+        events, users=events.users[keep], items=events.items[keep], ratings=of(events.ratings),
+        times=of(events.times), parts=of(events.parts), **groups,
+    )  # fmt: skip
+
+
+def _said(data: Dataset, words: str) -> Dataset:
+    return replace(data, protocol=words + data.protocol) if words else data
+
+
+def _labels(events: Events, threshold: float | None) -> tuple[np.ndarray, str]:
+    if events.ratings is None:
+        raise LeanRecError(
+            f"{events.name} has no ratings or labels.",
+            "Nothing says what a click is.",
+            "Use it for retrieval or sequences, or name the label column.",
+        )
+    values = events.ratings
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise LeanRecError(
+            f"{events.name}: {len(bad)} of {len(values)} labels are missing or not finite, the "
+            f"first in row {bad[0]}.",
+            "Nothing was run.",
+            "Drop those rows or mend their labels.",
+        )
+    if threshold is not None:
+        return (values >= threshold).astype(np.float32), f"rating ≥ {threshold:g}"
+    other = np.flatnonzero((values != 0) & (values != 1))
+    if len(other):
+        raise LeanRecError(
+            f"{events.name}: the label holds {values[other[0]]:g}, which is neither 0 nor 1.",
+            "Nothing was run.",
+            "Give threshold=…: labels of at least that are clicks.",
+        )
+    return values.astype(np.float32), "label"
+
+
+def _groups(columns: list[np.ndarray], seed: int) -> np.ndarray:
+    """A number for each distinct row of `columns`, int64 [n]; by two 64-bit hashes' worth of bits.
+
+    Rows are told apart by a random linear hash modulo 2⁶⁴: two distinct rows of 10⁸ collide with
+    probability below 10⁻³ and then merely share a part.
+    """
+    random = np.random.default_rng(seed)
+    key = np.zeros(len(columns[0]), dtype=np.uint64)
+    for column in columns:
+        odd = np.uint64(random.integers(2**62) * 2 + 1)
+        with np.errstate(over="ignore"):
+            key = (key ^ (column.astype(np.int64).view(np.uint64) + np.uint64(1))) * odd
+            key ^= key >> np.uint64(29)
+    return np.unique(key, return_inverse=True)[1]
+
+
+def _numbering(codes: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """A table from a code to its id: values of training rows from 1; others, and −1, are 0."""
+    seen = np.zeros(int(codes.max(initial=0)) + 2, dtype=bool)  # the last place is that of −1
+    seen[codes[trained]] = True
+    seen[-1] = False
+    return np.where(seen, np.cumsum(seen), 0)
+
+
+def _standardised(column: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    sound = np.isfinite(column)
+    base = column[trained & sound].astype(np.float64)
+    mean, spread = (base.mean(), base.std()) if len(base) else (0.0, 1.0)
+    return np.where(sound, (column - mean) / (spread or 1.0), 0).astype(np.float32)
+
+
+def _history(events: Events, length: int, table: np.ndarray, pad: int) -> np.ndarray:
+    """The item ids of the user's last `length` events of an earlier time: int64 [n, length]."""
+    if events.times is None:
+        raise LeanRecError(
+            f"{events.name} has no times.", "No user has a history.", "Name the column of times."
+        )
+    order = np.lexsort((events.times, events.users))
+    users, times = events.users[order], events.times[order]
+    row = np.arange(len(order))
+    new_user = np.r_[True, users[1:] != users[:-1]]
+    new_time = new_user | np.r_[True, times[1:] != times[:-1]]
+    start = np.maximum.accumulate(np.where(new_user, row, 0))
+    end = np.maximum.accumulate(np.where(new_time, row, 0))
+    ids = table[events.items[order]]
+    out = np.empty((len(order), length), dtype=np.int64)
+    for back in range(1, length + 1):
+        at = end - back
+        out[order, length - back] = np.where(at >= start, ids[np.maximum(at, 0)], pad)
+    return out
+
+
+def _segments(events: Events, parts: np.ndarray) -> dict[str, torch.Tensor]:
+    train, test = parts == TRAIN, parts == TEST
+    return {
+        "popularity": segment.popularity(events.items[train], events.items[test]),
+        "activity": segment.activity(events.users[train], events.users[test]),
+        **{name: torch.from_numpy(column[test]) for name, column in events.segments.items()},
+    }
