@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from baselines.base import Batch, Dataset, Rules, Split, scores
 from baselines.metrics.ranks import best_items, ranks_among
 
-BLOCK = 2**24  # scores held at a time, 64 MB
+BLOCK = 2**23  # scores held at a time, 32 MB
 TOP = 10  # items of a list that are kept for the metrics of lists
 
 Pairs = tuple[Tensor, Tensor]  # (row, item), int64 [n] each
@@ -62,27 +62,40 @@ def full_ranking(
 
     queries: the predictor's inputs, Q rows each. seen, relevant: from the numbers of a block of
     queries (int64, rising) to its pairs (row within the block, item); disjoint. Ranks as
-    `baselines.metrics.pessimistic_ranks` defines them. Holds about BLOCK scores at a time.
+    `baselines.metrics.pessimistic_ranks` defines them. An answer's second tensor, where it has one,
+    is taken for the ids of its highest scores. Holds about BLOCK scores at a time.
     """
     ranks, tops = [torch.empty(0, dtype=torch.int64)], []
     count = len(queries[0])
     with torch.inference_mode():
         for numbers in torch.arange(count).split(max(1, BLOCK // items)):
             start, stop = int(numbers[0]), int(numbers[-1]) + 1
-            answer = scores(predictor(*(column[start:stop].to(device) for column in queries)))
+            answer = predictor(*(column[start:stop].to(device) for column in queries))
             hidden, wanted = (
                 (row.to(device), item.to(device))
                 for row, item in (seen(numbers), relevant(numbers))
             )
-            listed = answer.float()
-            if listed is answer:  # the predictor may keep what it answered
-                listed = answer.clone()
-            own = listed[wanted]
+            listed = scores(answer).float().contiguous()
+            own, kept = listed[wanted], listed[hidden]
             listed[hidden] = -torch.inf
             ranks.append(ranks_among(listed, own, wanted[0], hidden).cpu())
-            tops.append(best_items(listed, TOP).cpu())
+            tops.append(_lists(listed, answer).cpu())
+            listed[hidden] = kept  # the predictor may hold what it answered
     empty = torch.empty(0, min(TOP, items), dtype=torch.int64)
     return Ranking(torch.cat(ranks), torch.cat([empty, *tops]))
+
+
+def _lists(listed: Tensor, answer: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The first items of each row, from the best ones in the answer where those are enough."""
+    count = min(TOP, listed.shape[1])
+    if isinstance(answer, Tensor) or answer[1].shape[1] < count:
+        return best_items(listed, count)
+    value, place = listed.gather(1, answer[1]).topk(count)
+    items = answer[1].gather(1, place)
+    short = ~(value > -torch.inf).all(1) | value.isnan().any(1)
+    if short.any():
+        items[short] = best_items(listed[short], count)
+    return items
 
 
 def full_rules(data: Dataset, split: Split) -> Rules:
