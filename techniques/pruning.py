@@ -31,7 +31,11 @@ class PruneStructured(Technique):
 
     ratio: Ratio = 0.5
     family = "pruning"
-    requires = Requires(packages=frozenset({"torch_pruning"}), modules=(nn.Linear,))
+    requires = Requires(
+        tasks=frozenset({"ctr", "retrieval"}),  # attention's units belong to heads: not hidden
+        packages=frozenset({"torch_pruning"}),
+        modules=(nn.Linear,),
+    )
     changes = frozenset({Change.NUMERICS, Change.SIZE})
 
     def compress(self, model: nn.Module, context: Context) -> nn.Module:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from baselines.base import DATASETS, Baseline, Dataset, Recipe, baseline
-from baselines.models.layers import FastDropout
+from baselines.models.layers import FastDropout, glorot_linear
 from baselines.models.sasrec import causal_mask, small_weights
 from baselines.tasks.sequence import Objective, Sequence
 
@@ -66,6 +66,7 @@ class HSTU(nn.Module):
         self.blocks = nn.ModuleList(HSTULayer(dim, heads, length, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
         small_weights(self)
+        glorot_linear(self)  # small gates would leave the layers silent beside the items
 
     def encode(self, history: Tensor) -> Tensor:
         """history: int64 [B, L], left-padded with I. Returns states [B, L, d]."""
