@@ -48,5 +48,5 @@ def rows(quick: bool = False) -> list[SpeedRow]:
         "negatives not checked against what the user took, no penalty, no clipping"
     )
     raced = race(ours, bare, 2 if quick else 8)
-    peer = Peer("RecBole 1.2.1", 0.14, "a table of earlier measurements")
+    peer = Peer("RecBole 1.2.1", 0.14, "earlier, on two cores")
     return [time_row("BPR, an epoch", raced, Goal("at most", 0.07, "ours"), peer, note)]

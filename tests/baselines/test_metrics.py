@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from baselines.base import Scored
-from baselines.metrics import CTR_METRICS, RETRIEVAL_METRICS, pessimistic_ranks
+from baselines.metrics import (
+    CTR_METRICS,
+    RETRIEVAL_METRICS,
+    CalibrationRatio,
+    pessimistic_ranks,
+)
 
 METRICS = {metric.name: metric for metric in (*CTR_METRICS, *RETRIEVAL_METRICS)}
 
@@ -119,6 +124,13 @@ def test_ne_is_one_for_the_base_rate_and_calibration_error_is_symmetric():
     half = METRICS["calibration_error"](clicks([0.125] * 4, label))
     assert twice == pytest.approx(math.log(2))
     assert half == pytest.approx(math.log(2))
+
+
+def test_the_calibration_ratio_is_what_was_promised_over_what_came():
+    ratio = CalibrationRatio()
+    assert ratio(clicks([0.5] * 4, [1, 0, 0, 0])) == pytest.approx(2)
+    assert ratio(clicks([0.5, 0.25], [1, 0]), np.array([1.0, 2.0])) == pytest.approx(1)
+    assert math.isnan(ratio(clicks([0.5], [0])))
 
 
 def test_a_certain_mistake_costs_a_finite_logloss():
