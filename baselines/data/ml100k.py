@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from baselines.base import DataSource, Dataset, dataset
+from baselines.base import Dataset, DataSource, dataset
 from baselines.data import segments as segment
 from baselines.data.events import Events
 from baselines.data.frame import from_frame, interactions_from_frame
@@ -129,7 +129,10 @@ def retrieval_of(frame: pd.DataFrame, seed: int) -> Dataset:
         frame, user="user", item="item", segments=("age", "gender"), name="ml-100k", seed=seed
     )
     protocol = f"MovieLens-100K; every rating is a positive. {data.protocol}"
-    return dataclasses.replace(data, protocol=protocol)
+    film = frame.drop_duplicates("item")  # in the order in which the items are numbered
+    genres = (film[[f"genre_{k}" for k in (1, 2, 3)]].agg(" ".join, axis=1)).str.strip()
+    texts = tuple((film["title"] + ". " + genres).tolist())
+    return dataclasses.replace(data, protocol=protocol, texts=texts)
 
 
 def sequence_of(frame: pd.DataFrame, length: int) -> Dataset:
@@ -179,7 +182,8 @@ def read_recbole(files: Mapping[str, bytes]) -> pd.DataFrame:
     genres = item["genres"].str.split(" ", expand=True).reindex(columns=range(3)).fillna("")
     genres.columns = pd.Index([f"genre_{k}" for k in (1, 2, 3)])
     # RecBole cut the last parenthesis off each title; in one title that is not the year.
-    title = item["title"] + " (" + item["year"] + ")"
+    # Its one film without a year has a misspelt word in that place.
+    title = item["title"] + (" (" + item["year"] + ")").where(item["year"] != "unkonwn", "")
     return _joined(rating, pd.concat([item[["item"]].assign(title=title), genres], axis=1), user)
 
 
@@ -194,7 +198,7 @@ def _joined(rating: pd.DataFrame, item: pd.DataFrame, user: pd.DataFrame) -> pd.
     when = pd.to_datetime(frame["timestamp"].astype("int64"), unit="s", utc=True)
     frame = frame.assign(hour=when.dt.hour, weekday=when.dt.weekday)
     frame = frame.sort_values(["user", "item"], ignore_index=True)
-    return frame[["user", "item", "rating", "timestamp", *FEATURES]]
+    return frame[["user", "item", "rating", "timestamp", "title", *FEATURES]]
 
 
 def _age_group(age: pd.Series) -> pd.Series:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.special import expit
 
-from baselines.base import DataSource, Dataset, Scored, Split, dataset
+from baselines.base import Dataset, DataSource, Scored, Split, dataset
 from baselines.data import segments as segment
 from baselines.data.draws import normals, uniforms, zipf
 from baselines.data.splits import deal, random_parts
@@ -115,9 +115,9 @@ def interactions(
     """Interactions of users with a Zipf catalogue; each draw picks a user and one of his items.
 
     inputs: (users int64 [n], items int64 [n]). P(item | user) ∝ Zipf(item) · exp(taste · cos of
-    hashed vectors). A pair drawn again counts once, so n < rows. best: the test metrics of
-    ranking by the true probability, where users × items is at most 10⁸. Raises LeanRecError for
-    sizes too small to split.
+    hashed vectors). A pair drawn again counts once, so n < rows. texts: words for the signs of the
+    item's vector. best: the test metrics of ranking by the true probability, where users × items
+    is at most 10⁸. Raises LeanRecError for sizes too small to split.
     """
     _check_sizes(users=(users, 2), items=(items, 20), rows=(rows, 100))
     rng = np.random.default_rng(seed)
@@ -144,7 +144,7 @@ def interactions(
         protocol=f"Planted interactions: {rows} draws of {users} users and {items} items, Zipf "
         f"{zipf_exponent:g}, random split 8:1:1, seed {seed}; full ranking, train and valid items "
         "of the user removed, ties against the item; mean over users with a relevant item.",
-        best=best,
+        best=best, texts=_descriptions(items, seed),
     )  # fmt: skip
 
 
@@ -213,6 +213,16 @@ def _taste(ids: np.ndarray, seed: int, side: int) -> np.ndarray:
         [normals(seed, side * TASTE_RANK + k, ids) for k in range(TASTE_RANK)], axis=1
     )
     return vector / np.linalg.norm(vector, axis=1, keepdims=True)
+
+
+def _descriptions(items: int, seed: int) -> tuple[str, ...]:
+    """A word for each direction of an item's taste that stands out, so that texts tell of it."""
+    taste = _taste(np.arange(items), seed, 1) * np.sqrt(TASTE_RANK)
+    return tuple(
+        f"item {item} " + " ".join(f"{'more' if row[k] > 0 else 'less'}{k}" for k in found)
+        for item, row in enumerate(taste)
+        for found in [np.flatnonzero(np.abs(row) > 0.5)]
+    )
 
 
 def _best_ranking(
