@@ -16,8 +16,9 @@ class Events:
     times: int64 [n], seconds since 1970, or any whole number that rises with time. categories:
     name → int64 [n], codes from 0, −1 where missing. numbers: name → float32 [n]. segments:
     name → int64 [n], what test rows are also judged by. texts: what is said of each item, by item
-    code. roles: which of users and items the data names; the other is 0 throughout. parts: int8 [n], the publisher's own split (0 train, 1 valid, 2 test). source: the data
-    set and what was done to it on reading, in words.
+    code. roles: which of users and items the data names; the other is 0 throughout. parts: int8
+    [n], the publisher's own split (0 train, 1 valid, 2 test). source: the data set and what was
+    done to it on reading, in words.
     """
 
     name: str

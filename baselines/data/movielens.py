@@ -38,10 +38,8 @@ class MovieLens(EventSource):
     def events(self) -> Events:
         """Ratings in the file's order, with up to three genres of the film."""
         ratings, movies = locate(self.name, self.path, self.files, PUBLISHER)
-        if ratings.suffix == ".dat":
-            columns = _read_dat(ratings)
-        else:
-            columns = read_csv(ratings, COLUMNS)
+        is_dat = ratings.suffix == ".dat"
+        columns = _read_dat(ratings) if is_dat else read_csv(ratings, COLUMNS)
         users, _ = coded(columns.pop("userId"))
         items, numbers = coded(columns.pop("movieId"))
         texts, genres = _films(movies, numbers)

@@ -29,7 +29,9 @@ def parse_split(split: str) -> tuple[str, tuple[float, ...]]:
     time); "cold-items" (whole items at random); "leave-one-out"; "published". Raises LeanRecError
     for anything else.
     """
-    kind, _, ratio = ("random " + split if ":" in split.split(" ", maxsplit=1)[0] else split).partition(" ")
+    kind, _, ratio = split.partition(" ")
+    if ":" in kind:
+        kind, ratio = "random", split
     shares = DEFAULT_SHARES.get(kind)
     if shares and ratio:
         try:

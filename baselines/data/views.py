@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -128,6 +129,12 @@ def ctr_dataset(
         for k, column in enumerate(events.numbers.values()):
             numbers[:, k] = _standardised(column, trained)
         inputs.append(torch.from_numpy(numbers))
+    if history and events.roles != ("user", "item"):
+        raise LeanRecError(
+            f"{events.name} does not name both users and items.",
+            "No user has a history.",
+            "Leave the history out, or name both columns.",
+        )
     if history:
         inputs.append(torch.from_numpy(_history(events, history, tables["item"], fields["item"])))
     users, items = (torch.from_numpy(c.astype(np.int64)) for c in (events.users, events.items))
@@ -231,13 +238,13 @@ def _rows(events: Events, keep: np.ndarray) -> Events:
     def of(column: np.ndarray | None) -> np.ndarray | None:
         return None if column is None else column[keep]
 
-    groups = {
-        name: {key: column[keep] for key, column in getattr(events, name).items()}
-        for name in ("categories", "numbers", "segments")
-    }
+    def each(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: column[keep] for name, column in columns.items()}
+
     return replace(
         events, users=events.users[keep], items=events.items[keep], ratings=of(events.ratings),
-        times=of(events.times), parts=of(events.parts), **groups,
+        times=of(events.times), parts=of(events.parts), categories=each(events.categories),
+        numbers=each(events.numbers), segments=each(events.segments),
     )  # fmt: skip
 
 
