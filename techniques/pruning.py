@@ -32,7 +32,8 @@ class PruneStructured(Technique):
     ratio: Ratio = 0.5
     family = "pruning"
     requires = Requires(
-        tasks=frozenset({"ctr", "retrieval"}),  # attention's units belong to heads: not hidden
+        # Attention's units belong to heads, and of two towers the items' is not served.
+        tasks=frozenset({"ctr"}),
         packages=frozenset({"torch_pruning"}),
         modules=(nn.Linear,),
     )

@@ -39,8 +39,10 @@ class Int8Linear(Technique):
         return [m for m in linear if min(m.in_features, m.out_features) >= self.min_width]
 
     def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
-        """As `requires` says, or because no layer is wide enough."""
+        """As `requires` says, or because no layer is wide enough, or none that is is served."""
         reason = super().reason_against(model, task, device)
+        if reason is None and task == "retrieval" and not self._wide(getattr(model, "user", model)):
+            return "finds no wide linear layer but in the item tower, which is not served"
         if reason is None and not self._wide(model):
             return f"finds no linear layer at least {self.min_width} wide"
         return reason
