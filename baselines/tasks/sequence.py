@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import Literal
 
@@ -185,10 +186,9 @@ class Sequence(Task):
         best = torch.empty(count, min(TOP, items), dtype=torch.int64)
         for rows in lengths.argsort(stable=True).chunk(GROUPS):
             cut = histories.shape[1] - max(int(lengths[rows].max()), 1)
+            asked, wanted = (histories[rows, cut:],), split.items[rows]
             found = full_ranking(
-                predictor, (histories[rows, cut:],), items,
-                lambda at, rows=rows: seen(rows[at]),
-                lambda at, rows=rows: (torch.arange(len(at)), split.items[rows[at]]),
+                predictor, asked, items, partial(_of_rows, seen, rows), partial(_one_each, wanted),
                 device,
             )  # fmt: skip
             rank[rows], best[rows] = found.rank, found.top
@@ -203,6 +203,14 @@ class Sequence(Task):
             {name: column.numpy() for name, column in split.segments.items()},
             full_rules(data, split),
         )
+
+
+def _of_rows(seen: Callable[[Tensor], Pairs], rows: Tensor, numbers: Tensor) -> Pairs:
+    return seen(rows[numbers])
+
+
+def _one_each(wanted: Tensor, numbers: Tensor) -> Pairs:
+    return torch.arange(len(numbers)), wanted[numbers]
 
 
 def _taken(data: Dataset, split: Split) -> Callable[[Tensor], Pairs]:
