@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import tomllib
@@ -233,8 +234,8 @@ def _numbers(column: pl.Series, name: str) -> np.ndarray:
 
 def _times(column: pl.Series, name: str) -> np.ndarray:
     if column.dtype == pl.String:
-        dates = column.str.to_datetime(strict=False)
-        column = dates if dates.null_count() < len(dates) else column
+        with contextlib.suppress(pl.exceptions.ComputeError):  # no dates: whole numbers as words
+            column = column.str.to_datetime(strict=False)
     if column.dtype.is_temporal():
         column = column.cast(pl.Datetime("us")).to_physical()
     times = column.cast(pl.Int64, strict=False)
