@@ -100,7 +100,7 @@ def _reasons(
     for scenario in scenarios:
         reason = against
         if not reason and not trained and scenario.stages == TRAINING_STAGES:
-            reason = f"{baseline} is complete when built: there is no training to measure"
+            reason = "the model is complete when built: there is no training to measure"
         if not reason and stack != CONTROL and not changed & scenario.stages:
             shown = "training" if scenario.stages == TRAINING_STAGES else scenario.name
             reason = f"{stack} changes nothing that {shown} shows: it is the control there"

@@ -10,7 +10,7 @@ from baselines.models.bpr_mf import BPRMF, BPRMFBaseline
 from baselines.speed import Goal, Peer, SpeedRow, race, time_row
 from baselines.trainer import Trainer
 
-USERS, ITEMS, ROWS = 943, 1682, 125_000  # about 73,000 distinct pairs to train on
+USERS, ITEMS, ROWS = 943, 1682, 180_000  # about 71,000 distinct pairs to train on
 CPU = torch.device("cpu")
 
 

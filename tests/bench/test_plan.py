@@ -112,6 +112,14 @@ class TestReasons:
         assert {i.rsplit("-", 3)[1] for i in reasons} == {"int8_linear"}
         assert len(reasons) == 3
 
+    def test_a_model_that_is_complete_when_built_has_no_training(self, folder: Path) -> None:
+        floor = 'floor = popularity(dataset="planted(rows=2000, ids=200)")'
+        plan = plan_of(folder, baselines=(floor,), stacks=(), scenarios=("train",))
+        assert skipped(plan) == {
+            "floor-control-train-cpu": "the model is complete when built: there is no "
+            "training to measure"
+        }
+
     def test_a_stack_is_skipped_for_the_one_technique_that_does_not_apply(
         self, folder: Path
     ) -> None:
