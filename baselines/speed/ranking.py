@@ -49,7 +49,7 @@ def bare(model: TwoTower, users: int) -> None:
 
 
 def peak_mb(items: int, users: int) -> float:
-    """The most memory that an evaluation in a fresh process takes beyond data, model and index, MB."""
+    """The most memory, in MB, that an evaluation takes beyond data, model and index."""
     code = f"from baselines.speed.ranking import _peak; print(_peak({users}, {items}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)
