@@ -104,21 +104,22 @@ def event_parts(
 
 
 def _leave_one_out(events: Events) -> np.ndarray:
-    users = events.users
+    users, n = events.users, len(events)
+    times = np.arange(n) if events.times is None else events.times
+    never = np.iinfo(np.int64).min
     sizes = np.bincount(users)
-    parts = np.zeros(len(users), dtype=np.int8)
-    rows = np.flatnonzero(sizes[users] >= 3)
+    parts = np.zeros(n, dtype=np.int8)
     for part in (TEST, VALID):
-        if events.times is not None and len(rows):
-            latest = np.full(len(sizes), np.iinfo(np.int64).min)
-            np.maximum.at(latest, users[rows], events.times[rows])
-            late = rows[events.times[rows] == latest[users[rows]]]
-        else:
-            late = rows
+        latest = np.full(len(sizes), never)
+        np.maximum.at(latest, users, times)
+        late = np.flatnonzero(times == latest[users])
+        late = late[parts[late] == TRAIN]
         last = np.full(len(sizes), -1)
         last[users[late]] = late  # of a user's several rows numpy keeps the last
-        parts[last[last >= 0]] = part
-        rows = rows[parts[rows] == TRAIN]
+        found = last[(sizes >= 3) & (last >= 0)]
+        parts[found] = part
+        times = times.copy()
+        times[found] = never
     return parts
 
 

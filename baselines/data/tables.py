@@ -11,6 +11,7 @@ import polars as pl
 from baselines.data.sources import local_folder
 from baselines.errors import LeanRecError
 
+BATCH = 1 << 20  # rows held as text
 PRESENCE = 8  # a table of seen ids may be so many times as long as the column
 
 
@@ -43,29 +44,29 @@ def read_csv(
 
     Raises LeanRecError where a column is missing or holds something else.
     """
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in schema}
+    scan = pl.scan_csv(
+        path, separator=separator, has_header=header, quote_char=None,
+        schema=None if header else dict(schema),
+        schema_overrides=dict(schema) if header else None,
+    ).select(list(schema))  # fmt: skip
     try:
-        scan = pl.scan_csv(
-            path, separator=separator, has_header=header, quote_char=None,
-            schema=None if header else dict(schema),
-            schema_overrides=dict(schema) if header else None,
-        ).select(list(schema))  # fmt: skip
-        frame = scan.collect(engine="streaming")
+        for batch in scan.collect_batches(chunk_size=BATCH):
+            if any(batch.null_count().row(0)):
+                raise LeanRecError(
+                    f"{path} has empty values.", "Nothing was run.", "Get it from the publisher."
+                )
+            for name, parts in columns.items():
+                parts.append(batch[name].to_numpy())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise LeanRecError(
             f"{path} is not of the publisher's layout: {str(error).splitlines()[0]}",
             "Nothing was run.",
             f"It should hold the columns {', '.join(schema)}, separated by {separator!r}.",
         ) from error
-    if not len(frame):
+    if not columns[next(iter(columns))]:
         raise LeanRecError(f"{path} has no rows.", "Nothing was run.", "Get it anew.")
-    if any(frame.null_count().row(0)):
-        raise LeanRecError(
-            f"{path} has empty values.", "Nothing was run.", "Get it anew from the publisher."
-        )
-    columns = {}
-    for name in schema:  # each column is let go as soon as it is copied
-        columns[name] = frame.drop_in_place(name).to_numpy()
-    return columns
+    return {name: np.concatenate(columns.pop(name)) for name in schema}
 
 
 def coded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
