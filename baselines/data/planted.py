@@ -25,6 +25,7 @@ SHARES = (0.8, 0.1, 0.1)
 CHUNK = 1 << 16  # rows generated at a time
 BIAS, MAIN_SPREAD, AFFINITY_SPREAD, AFFINITY_RANK = -0.5, 1.2, 1.0, 2
 TASTE, TASTE_RANK = 3.0, 8
+DESCRIBED = 10**5  # items up to which each has a text
 BEST_CELLS = 10**8  # (user, item) pairs up to which the best ranking is worked out
 SUCCESSORS = (0.4, 0.2, 0.1)  # P of each successor of an item; else the next is any item
 
@@ -144,7 +145,7 @@ def interactions(
         protocol=f"Planted interactions: {rows} draws of {users} users and {items} items, Zipf "
         f"{zipf_exponent:g}, random split 8:1:1, seed {seed}; full ranking, train and valid items "
         "of the user removed, ties against the item; mean over users with a relevant item.",
-        best=best, texts=_descriptions(items, seed),
+        best=best, texts=_descriptions(items, seed) if items <= DESCRIBED else (),
     )  # fmt: skip
 
 
