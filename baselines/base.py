@@ -59,7 +59,8 @@ class Dataset:
     fields: name → cardinality, in the order of the id columns. numeric: names of the columns of the
     float32 input that follows the ids, where there is one. texts: what is said of each item, by
     item id, where it is known. repeats: users take items again, so a full ranking keeps what
-    they have taken. protocol: source, filters, split and ranking rules in words; it
+    they have taken. cold: a full ranking lists the items of the judged split alone, which are in
+    no earlier one. protocol: source, filters, split and ranking rules in words; it
     stands beside every quality number. best: the best attainable test value of a metric where it
     is known (planted data).
     """
@@ -74,6 +75,7 @@ class Dataset:
     numeric: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     repeats: bool = False
+    cold: bool = False
 
     @property
     def digest(self) -> str:

@@ -152,10 +152,15 @@ def ctr_dataset(
 def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) -> Dataset:
     """Positive interactions: `DataSource.retrieval` of `events`, whose pairs are distinct.
 
-    Every item is a candidate. Users without a training row leave valid and test. Raises
-    LeanRecError for an empty part.
+    Every item is a candidate; with cold items, those of the part judged, and items are numbered
+    part by part, so that no negative drawn in training is a cold one. Users without a training row
+    leave valid and test. Raises LeanRecError for an empty part.
     """
     parts, words = event_parts(events, split, seed)
+    cold = split.startswith("cold-items")
+    ranking = RANKING.replace("all items", "the part's own items") if cold else RANKING
+    if cold:
+        events = _part_by_part(events, parts)
     trained = np.bincount(events.users[parts == TRAIN], minlength=int(events.users.max()) + 1) > 0
     known = trained[events.users]
     fields = {"user": int(events.users.max()) + 1, "item": int(events.items.max()) + 1}
@@ -167,9 +172,21 @@ def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) 
     return Dataset(
         events.name, *deal(rows, parts),
         fields=fields,
-        protocol=f"{events.source} {words}; {RANKING}.".replace(".;", ";"),
+        protocol=f"{events.source} {words}; {ranking}.".replace(".;", ";"),
         texts=events.texts,
+        cold=cold,
     )  # fmt: skip
+
+
+def _part_by_part(events: Events, parts: np.ndarray) -> Events:
+    """The items of train numbered first, then those of valid; each item is in one part."""
+    part = np.zeros(int(events.items.max()) + 1, dtype=np.int8)
+    part[events.items] = parts
+    order = np.argsort(part, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    texts = tuple(events.texts[item] for item in order) if events.texts else ()
+    return replace(events, items=place[events.items], texts=texts)
 
 
 def core(events: Events, min_user: int, min_item: int) -> tuple[Events, str]:

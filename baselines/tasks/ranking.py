@@ -99,9 +99,9 @@ def _lists(listed: Tensor, answer: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 def full_rules(data: Dataset, split: Split) -> Rules:
-    """Of a ranking by `full_ranking` of all items of `data`."""
-    ties = "against the item"
-    return Rules(data.protocol, split.digest, "full", ties, data.fields["item"])
+    """Of a ranking by `full_ranking` of all items of `data`, or of those of the split."""
+    ties, listed = "against the item", "full, cold items" if data.cold else "full"
+    return Rules(data.protocol, split.digest, listed, ties, data.fields["item"])
 
 
 def list_columns(

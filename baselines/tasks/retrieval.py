@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.base import Batch, Dataset, QualityMetric, Scored, Split, Task
+from baselines.base import Batch, Dataset, QualityMetric, Scored, Split, Task, scores
 from baselines.errors import LeanRecError
 from baselines.metrics import LIST_METRICS, RETRIEVAL_METRICS
 from baselines.metrics.ranks import top
@@ -164,8 +164,8 @@ class Retrieval(Task):
 
         Columns: rank (from 1, ties pessimistic), relevant (interactions of the user in `split`),
         user, and those of `ranking.list_columns` of the user's first ten items. What the user took
-        in the splits before this one is removed from the ranking. Holds the scores of few users
-        at a time.
+        in the splits before this one is removed from the ranking. Where the data are cold,
+        only the items of `split` are listed. Holds the scores of few users at a time.
         """
         earlier = list(takewhile(lambda s: s is not split, (data.train, data.valid)))
         empty = torch.empty(0, dtype=torch.int64)
@@ -176,6 +176,8 @@ class Retrieval(Task):
             )
             for parts in (earlier, [split])
         )
+        if data.cold:
+            predictor = _Among(predictor, split.items.unique(), data.fields["item"])
         users, of_user = wanted.queries.unique(return_inverse=True)
         found = full_ranking(
             predictor, (users,), data.fields["item"],
@@ -195,3 +197,17 @@ class Retrieval(Task):
             {name: column[wanted.order].numpy() for name, column in split.segments.items()},
             full_rules(data, split),
         )
+
+
+class _Among(nn.Module):
+    """A predictor's scores of `listed` items (int64 [K]); all others score −∞."""
+
+    def __init__(self, predictor: nn.Module, listed: Tensor, items: int) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.others = torch.ones(items, dtype=torch.bool).index_fill(0, listed, False)
+
+    def forward(self, users: Tensor) -> Tensor:
+        """Ids int64 [B] to scores, float32 [B, I]."""
+        answer = scores(self.predictor(users))
+        return answer.masked_fill(self.others.to(answer.device), -torch.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import shutil
 import zlib
@@ -15,11 +16,14 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import normalize
 
-from baselines.base import BASELINES, Recipe
+from baselines.base import BASELINES, Dataset, Recipe, Split
+from baselines.data.events import Events
+from baselines.data.views import retrieval_dataset
 from baselines.errors import LeanRecError
 from baselines.models import text_encoder
 from baselines.models.text_encoder import HashedTfidf, SentenceEncoder, encode, hashed_counts
 from baselines.models.text_two_tower import TextTwoTower, TextTwoTowerBaseline
+from baselines.tasks.retrieval import Retrieval
 from baselines.trainer import Trainer
 
 TEXTS = ("the cat sat", "the dog sat on the cat", "a red car", "Red car, red cat!", "")
@@ -167,3 +171,32 @@ def test_items_without_texts_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(planted, "_descriptions", lambda items, seed: ())
     with pytest.raises(LeanRecError, match="have no texts"):
         BASELINES.make('text-two-tower(dataset="planted(rows=2000, ids=300)")').data()
+
+
+def test_cold_items_are_ranked_among_themselves() -> None:
+    """Items 0 and 1 were trained on and outscore the rest; the worse of two cold ones is second."""
+    pairs = [torch.tensor([[0, 0], [1, 1]]), torch.tensor([[0, 2]]), torch.tensor([[0, 3], [1, 4]])]
+    splits = [
+        Split((p[:, 0], p[:, 1]), torch.ones(len(p)), p[:, 0].clone(), p[:, 1].clone())
+        for p in pairs
+    ]
+    data = Dataset("toy", *splits, fields={"user": 2, "item": 5}, protocol="", cold=True)
+    table = torch.tensor([9.0, 8.0, 7.0, 1.0, 2.0]).repeat(2, 1)
+    model = torch.nn.Embedding.from_pretrained(table)
+    device = torch.device("cpu")
+    scored = Retrieval().score(model, data, data.test, device)
+    assert scored.columns["rank"].tolist() == [2, 1]
+    warm = dataclasses.replace(data, cold=False)
+    assert Retrieval().score(model, warm, warm.test, device).columns["rank"].tolist() == [3, 3]
+
+
+def test_a_cold_split_numbers_the_items_trained_on_first_with_their_texts() -> None:
+    users, items = (grid.ravel() for grid in np.indices((6, 40)))
+    events = Events("toy", "Toy.", users, items, texts=tuple(f"film {i}" for i in range(40)))
+    cold = retrieval_dataset(events, "cold-items 8:1:1")
+    assert cold.cold
+    assert "own items" in cold.protocol
+    parts = [set(s.items.tolist()) for s in (cold.train, cold.valid, cold.test)]
+    assert parts == [set(range(32)), set(range(32, 36)), set(range(36, 40))]
+    assert sorted(cold.texts) == sorted(events.texts)
+    assert not retrieval_dataset(events, "random").cold
