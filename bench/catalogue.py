@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from baselines.base import BASELINES
+from baselines.base import BASELINES, DATASETS
 from baselines.errors import LeanRecError
 from baselines.registry import Registry, load_plugin
 from bench.scenarios.base import SCENARIOS
@@ -20,12 +20,14 @@ from techniques.base import TECHNIQUES
 def catalogue(kind: str, plugins: Sequence[Path] = ()) -> list[dict[str, Any]]:
     """Name, one line about it and its parameters, for everything of that kind.
 
-    Raises LeanRecError for a kind that is none of baselines, techniques, scenarios, suites.
+    Raises LeanRecError for a kind that is none of baselines, datasets, techniques, scenarios,
+    suites.
     """
     for path in plugins:
         load_plugin(path)
     kinds: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "baselines": lambda: _registered(BASELINES),
+        "datasets": lambda: _registered(DATASETS),
         "techniques": lambda: _registered(TECHNIQUES),
         "scenarios": lambda: _registered(SCENARIOS),
         "suites": _suites,

@@ -6,6 +6,7 @@ Exit codes: 0 all well, 1 a gate failed, 2 could not measure or bad input.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -40,7 +41,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="baselines|techniques|scenarios|suites")],
+    kind: Annotated[str, typer.Argument(metavar="baselines|datasets|techniques|scenarios|suites")],
     plugin: Plugins = [],
     as_json: AsJson = False,
 ) -> None:
@@ -114,6 +115,66 @@ def run(
     out.print(f"Records: {folder}", markup=False)
     out.print(f"Report: leanrec report {quote(str(folder))}", markup=False)
     raise typer.Exit(exit_code(finished))
+
+
+@app.command()
+def train(
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="A baseline: sasrec(embedding_dim=32)")
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="How many, counted from 0.")] = 3,
+    device: DeviceName = "cpu",
+    plugin: Plugins = [],
+    as_json: AsJson = False,
+) -> None:
+    """Train a baseline and judge it on its test split. Runs share the trained models."""
+    from baselines.registry import load_plugin
+    from bench.campaign import artefact_store
+    from bench.training import train_seeds
+    from bench.training_table import show_line, show_trained, summary
+
+    for path in plugin:
+        load_plugin(path)
+    plugins = tuple(path.resolve() for path in plugin)
+    _end_in_order()
+    try:
+        trained = train_seeds(
+            spec, range(seeds), device, artefact_store(), plugins, lambda row: show_line(row, err)
+        )
+    except KeyboardInterrupt:
+        raise LeanRecError(
+            "Interrupted.",
+            "The finished epochs of every seed are kept.",
+            "Go on with the same command.",
+        ) from None
+    if as_json:
+        _print_json(summary(trained))
+    else:
+        show_trained(trained, out)
+
+
+@app.command()
+def speed(
+    works: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORK…]", help="All if none.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Seconds each: only to see it work.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time training, evaluation and reading beside the bare arithmetic of the same work."""
+    from bench.launch import WORKER_VARIABLES
+
+    os.environ.update(WORKER_VARIABLES)  # read when torch is first imported
+    from baselines.speed import speed_rows
+    from bench.speed_table import show_speed, summary
+
+    rows = speed_rows(works or (), quick)
+    if as_json:
+        _print_json(summary(rows))
+    else:
+        show_speed(rows, out)
 
 
 @app.command()

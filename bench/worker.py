@@ -71,7 +71,7 @@ class TrialSpec(Row):
 
 def main() -> None:
     """Run the trial whose spec is on stdin."""
-    _die_with_parent()
+    die_with_parent()
     records = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     spec = TrialSpec.model_validate_json(sys.stdin.read())
@@ -178,7 +178,7 @@ def _guarded(work: Callable[[], None]) -> tuple[Status, str]:
     return "ok", ""
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """On Linux, ask the kernel to end this process with its parent, even one killed by -9.
 
     A parent that was killed while this process started leaves a pipe that nobody reads.

@@ -1,0 +1,54 @@
+"""What `leanrec speed` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from baselines.speed import SpeedRow
+
+COLOURS = {"holds": "green", "fails": "red", "unclear": "yellow", "": ""}
+
+
+def summary(rows: Sequence[SpeedRow]) -> list[dict[str, Any]]:
+    """The rows as JSON."""
+    return [{**dataclasses.asdict(row), "verdict": row.verdict} for row in rows]
+
+
+def show_speed(rows: Sequence[SpeedRow], console: Console) -> None:
+    """The rows as a table. A ratio stands with its 95 % interval."""
+    table = Table("Work", "Ours", "Bare", "Ours ÷ bare", "Peer", "Goal", "")
+    for row in rows:
+        goal, peer = row.goal, row.peer
+        of = {"ratio": "× bare", "ours": row.measure, "peer": f"× {peer.name if peer else 'peer'}"}
+        table.add_row(
+            row.work,
+            f"{_number(row.ours)} {row.measure}",
+            "" if row.bare is None else _number(row.bare),
+            _ratio(row),
+            "" if peer is None else f"{peer.name} {_number(peer.value)}, {peer.source}",
+            "" if goal is None else f"{goal.sense} {_number(goal.limit)} {of[goal.of]}",
+            f"[{COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else "",
+        )
+    console.print(table)
+    for row in rows:
+        if row.note:
+            console.print(f"{row.work}: {row.note}", markup=False, highlight=False)
+
+
+def _ratio(row: SpeedRow) -> str:
+    if row.ratio is None:
+        return ""
+    if row.interval is None:
+        return f"{row.ratio:.3g}"
+    return f"{row.ratio:.3g} ({row.interval[0]:.3g} to {row.interval[1]:.3g})"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "not here"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
