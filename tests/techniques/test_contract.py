@@ -1,6 +1,7 @@
 """What every registered technique must hold to, on every registered baseline that it applies to.
 
-Nothing here names a technique except SLOW: a new one is tested because it is registered.
+A new one is tested because it is registered. The fast loop takes one baseline of each kind of
+model; the others are slow tests, and techniques that compile are tested on those few alone.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ from bench.checks import differs
 from techniques.base import TECHNIQUES, Change, Context, Technique
 from techniques.sizes import deployed_bytes
 
-SLOW = {"compile"}
+COMPILING = {"compile"}
+FEW = {"dcnv2", "two-tower", "sasrec"}
 SMALL = {"dataset": "planted(rows=2000, ids=300)"}
 CPU = torch.device("cpu")
 PAIRS = [
-    pytest.param((t, b), marks=[pytest.mark.slow] if t in SLOW else [], id=f"{t}-{b}")
+    pytest.param(
+        (t, b),
+        marks=[pytest.mark.slow] if t in COMPILING or b not in FEW else [],
+        id=f"{t}-{b}",
+    )
     for t in TECHNIQUES.names()
     for b in BASELINES.names()
+    if b in FEW or t not in COMPILING
 ]
 
 
@@ -178,6 +185,8 @@ def test_trains_with_a_finite_float32_loss(case: Case) -> None:
     recipe = on.baseline.recipe
     if recipe.epochs == 0:
         pytest.skip(f"{on.baseline.name} is complete when built")
+    if recipe.epochs == 0:
+        pytest.skip(f"{on.baseline.name} is complete when built")
     before = copy.copy(recipe)
     model = technique.build(copy.deepcopy(on.model), on.context)
     trainer = Trainer(model, on.baseline.task, technique.train(recipe, on.context), CPU, seed=0)
@@ -214,9 +223,9 @@ def test_says_what_it_is_and_what_it_changes(name: str) -> None:
 
 @pytest.mark.parametrize("name", TECHNIQUES.names())
 def test_applies_to_a_registered_baseline(name: str) -> None:
-    technique = TECHNIQUES.make(name)
-    reasons = [
-        technique.reason_against(on.model, on.baseline.task.name, "cpu")
-        for on in map(served, BASELINES.names())
-    ]
-    assert None in reasons, reasons
+    technique, reasons = TECHNIQUES.make(name), []
+    for on in map(served, [*sorted(FEW), *BASELINES.names()]):
+        reasons.append(technique.reason_against(on.model, on.baseline.task.name, "cpu"))
+        if reasons[-1] is None:
+            return
+    pytest.fail(f"{name} applies to none: {reasons}")
