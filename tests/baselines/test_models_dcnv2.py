@@ -20,7 +20,9 @@ def reference(model: DCNv2, cardinalities: list[int], ids: np.ndarray) -> np.nda
     starts = np.r_[0, np.cumsum(cardinalities)]
     logits = []
     for row in ids:
-        x0 = np.concatenate([state["embedding.weight"][starts[f] + i] for f, i in enumerate(row)])
+        x0 = np.concatenate(
+            [state["embedding.table.weight"][starts[f] + i] for f, i in enumerate(row)]
+        )
         x = x0
         for k in range(len(model.cross)):
             x = x0 * (state[f"cross.{k}.weight"] @ x + state[f"cross.{k}.bias"]) + x
@@ -59,7 +61,7 @@ def test_the_forward_pass_is_the_papers(
 def test_initialisation_follows_the_reference_recipe() -> None:
     torch.manual_seed(0)
     model = DCNv2([500, 500], 16, (64,))
-    assert model.embedding.weight.std().item() == pytest.approx(1e-4, rel=0.05)
+    assert model.embedding.table.weight.std().item() == pytest.approx(1e-4, rel=0.05)
     first = model.mlp[0]
     assert isinstance(first, nn.Linear)
     assert first.weight.std().item() == pytest.approx((2 / (32 + 64)) ** 0.5, rel=0.1)
@@ -69,7 +71,7 @@ def test_initialisation_follows_the_reference_recipe() -> None:
 def test_dropout_acts_in_training_only() -> None:
     torch.manual_seed(0)
     model = DCNv2([9, 9], 4, (32, 32), dropout=0.5)
-    nn.init.normal_(model.embedding.weight)
+    nn.init.normal_(model.embedding.table.weight)
     ids = torch.randint(9, (16, 2))
     model.train()
     assert not torch.equal(model(ids), model(ids))
@@ -89,8 +91,8 @@ def test_weights_round_trip_and_hold_no_offsets() -> None:
 def test_shapes_can_be_had_without_memory() -> None:
     with torch.device("meta"):
         model = DCNv2([10**9, 10**9], 64)
-    assert model.embedding.weight.shape == (2 * 10**9, 64)
-    assert model.embedding.weight.is_meta
+    assert model.embedding.table.weight.shape == (2 * 10**9, 64)
+    assert model.embedding.table.weight.is_meta
 
 
 def test_a_spec_sets_the_sizes_of_the_planted_baseline() -> None:
@@ -102,10 +104,15 @@ def test_a_spec_sets_the_sizes_of_the_planted_baseline() -> None:
     assert list(data.fields.values()) == [7] * 10
     assert sum(map(len, (data.train, data.valid, data.test))) == 500
     model = made.build(data)
-    assert model.embedding.weight.shape == (70, 4)
+    assert model.embedding.table.weight.shape == (70, 4)
     widths = [layer.out_features for layer in model.mlp if isinstance(layer, nn.Linear)]
     assert widths == [24, 24, 24]
+
+
+def test_a_spec_sets_the_recipe() -> None:
+    made = BASELINES.make("dcnv2(sparse_embeddings=true, embedding_l2=0.0, lr=1e-3, epochs=4)")
     assert made.recipe.sparse_embeddings
+    assert (made.recipe.lr, made.recipe.epochs, made.recipe.embedding_l2) == (1e-3, 4, 0)
     assert not DCNv2Baseline().recipe.sparse_embeddings
 
 

@@ -22,7 +22,7 @@ from baselines.base import BASELINES
 from baselines.trainer import Trainer
 
 torch.set_num_threads(1)
-made = BASELINES.make('dcnv2(dataset="planted(rows=12000, ids=1_000_000)")')
+made = BASELINES.make('dcnv2(dataset="planted(rows=12000, ids=1_000_000)", sparse_embeddings=true, embedding_l2=0.0)')
 data = made.data()
 torch.manual_seed(0)
 model = made.build(data)
@@ -38,7 +38,7 @@ states = [t for o in trainer.optimisers for s in o.state.values() for t in s.val
 splits = [c for s in (data.train, data.valid, data.test) for c in (*s.inputs, s.labels)]
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 print(json.dumps({
-    "rows": model.embedding.num_embeddings,
+    "rows": model.embedding.table.num_embeddings,
     "weights": size(model.parameters()),
     "state": size(states),
     "data": size(splits),

@@ -1,0 +1,121 @@
+"""Bricks that several models share: field embeddings, a multilayer perceptron, cheap dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from baselines.errors import LeanRecError
+
+LEVELS = 256  # of a random byte
+
+
+class FieldEmbedding(nn.Module):
+    """One vector for each field of a row: looked up for an id, a multiple for a number.
+
+    One table holds the rows of all id fields, one after another; `cardinalities` says how many each
+    has. Column k of the numbers times its own learned vector is that column's vector. All start
+    from N(0, std²). Ids outside their field are not checked: they read another field's row.
+    """
+
+    offsets: Tensor
+
+    def __init__(
+        self, cardinalities: Sequence[int], dim: int, numbers: int = 0, std: float = 1e-4
+    ) -> None:
+        super().__init__()
+        starts = torch.tensor([0, *cardinalities], dtype=torch.int64).cumsum(0)
+        self.register_buffer("offsets", starts[:-1].clone(), persistent=False)
+        # from_pretrained leaves out nn.Embedding's own initialisation, a pass over the whole table.
+        table = torch.empty(sum(cardinalities), dim)
+        self.table = nn.Embedding.from_pretrained(table, freeze=False)
+        nn.init.normal_(self.table.weight, std=std)
+        self.numbers = nn.Parameter(torch.empty(numbers, dim)) if numbers else None
+        if self.numbers is not None:
+            nn.init.normal_(self.numbers, std=std)
+        self.width = (len(cardinalities) + numbers) * dim
+
+    def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """ids: int64 [B, F], counted from 0 within each field; numbers: float32 [B, D].
+
+        Returns [B, F + D, dim], the id fields first.
+        """
+        vectors = self.table(ids + self.offsets)
+        if self.numbers is None or numbers is None:
+            return vectors
+        return torch.cat((vectors, numbers.unsqueeze(2) * self.numbers), dim=1)
+
+
+class FastDropout(nn.Module):
+    """Dropout whose mask is made of random bytes, an eighth of the random words of nn.Dropout.
+
+    An element is dropped where its byte is below round(256·p): p is rounded to a multiple of 1/256.
+    What stays is scaled by the rate that results, so the expectation is that of the input, exactly
+    but for rounding. The bytes come from torch's global generator. Raises LeanRecError unless 0 ≤ p ≤ 255/256.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        if not 0 <= p <= (LEVELS - 1) / LEVELS:
+            raise LeanRecError(
+                f"A dropout rate of {p} is not between 0 and 255/256.",
+                "No model was built.",
+                "Give the share of units to drop, such as 0.2.",
+            )
+        self.dropped = round(LEVELS * p)  # byte values, of 256, that drop an element
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: any shape. Returns the same shape and type; `x` itself in evaluation mode."""
+        if not self.training or not self.dropped:
+            return x
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+        words.random_(-(2**63), None)
+        bytes_ = words.view(torch.uint8)[: x.numel()].view(x.shape)
+        # Multiplying by a mask of x's type is the fastest way: booleans and masked_fill are slower.
+        return x * (bytes_ >= self.dropped).to(x.dtype).mul_(LEVELS / (LEVELS - self.dropped))
+
+    def extra_repr(self) -> str:
+        """The rate in use."""
+        return f"p={self.dropped}/{LEVELS}"
+
+
+class MLP(nn.Sequential):
+    """Hidden layers, each a linear map, batch normalisation if asked for, ReLU and dropout.
+
+    width: of the input. hidden: units of each layer. Its output is the last layer's, [B, out].
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: Sequence[int],
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+    ) -> None:
+        layers: list[nn.Module] = []
+        sizes = (width, *hidden)
+        for fan_in, fan_out in pairwise(sizes):
+            layers.append(nn.Linear(fan_in, fan_out))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(fan_out))
+            layers.append(nn.ReLU())
+            if dropout > 0:
+                layers.append(FastDropout(dropout))
+        super().__init__(*layers)
+        self.out = sizes[-1]
+
+
+def glorot_linear(model: nn.Module) -> None:
+    """Draw the weights of all linear layers by Glorot's normal rule and set their biases to zero.
+
+    Source: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", AISTATS 2010.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,62 @@
+"""The bricks of the click models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from baselines.errors import LeanRecError
+from baselines.models.layers import MLP, FastDropout, FieldEmbedding
+
+
+def test_fast_dropout_keeps_the_expectation_and_drops_the_share() -> None:
+    torch.manual_seed(0)
+    layer = FastDropout(0.3)
+    out = layer(torch.ones(1000, 1003))
+    share = round(256 * 0.3) / 256
+    assert (out == 0).float().mean().item() == pytest.approx(share, abs=0.002)
+    assert out.mean().item() == pytest.approx(1, abs=0.002)
+    assert out[out != 0].unique().tolist() == pytest.approx([1 / (1 - share)])
+
+
+def test_fast_dropout_follows_the_seed_and_rests_in_evaluation() -> None:
+    layer, x = FastDropout(0.5), torch.ones(7, 13)
+    torch.manual_seed(1)
+    first = layer(x)
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), first)
+    assert not torch.equal(layer(x), first)
+    assert layer.eval()(x) is x
+
+
+def test_fast_dropout_masks_neighbours_independently() -> None:
+    torch.manual_seed(2)
+    kept = (FastDropout(0.5)(torch.ones(4000, 64)) != 0).float()
+    correlation = torch.corrcoef(kept.T) - torch.eye(64)
+    assert correlation.abs().max() < 0.08  # 5 standard errors of 4,000 rows
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0, float("nan")])
+def test_a_rate_that_is_no_share_is_refused(p: float) -> None:
+    with pytest.raises(LeanRecError, match="dropout rate"):
+        FastDropout(p)
+
+
+def test_fields_are_looked_up_and_numbers_are_multiples() -> None:
+    torch.manual_seed(0)
+    layer = FieldEmbedding([3, 4], 5, numbers=2, std=1.0)
+    ids, numbers = torch.tensor([[2, 0], [0, 3]]), torch.tensor([[0.5, -1.0], [0.0, 2.0]])
+    out = layer(ids, numbers)
+    assert out.shape == (2, 4, 5)
+    table = layer.table.weight
+    assert torch.equal(out[0, 0], table[2])
+    assert torch.equal(out[1, 1], table[3 + 3])
+    assert layer.numbers is not None
+    assert torch.equal(out[0, 3], -layer.numbers[1])
+    assert layer.width == 20
+
+
+def test_an_mlp_of_no_layers_is_the_identity() -> None:
+    x = torch.randn(3, 6)
+    assert MLP(6, ())(x) is x
+    assert MLP(6, (4, 2), dropout=0.1, batch_norm=True)(x).shape == (3, 2)
