@@ -53,6 +53,7 @@ class TestList:
         ("kind", "some"),
         [
             ("baselines", {"dcnv2", "two-tower"}),
+            ("datasets", {"ml-100k", "planted"}),
             ("techniques", {"int8-linear", "bf16", "compile"}),
             ("scenarios", {"offline", "single-stream", "train", "quality"}),
             ("suites", {"default", "demo", "smoke", "wide"}),
@@ -75,7 +76,7 @@ class TestList:
     def test_an_unknown_kind_is_refused_with_the_known(self, leanrec: Leanrec) -> None:
         said = leanrec("list", "tecniques")
         assert said.code == 2
-        assert "baselines, techniques, scenarios, suites" in said.text
+        assert "baselines, datasets, techniques, scenarios, suites" in said.text
 
 
 class TestRun:
@@ -434,8 +435,8 @@ class TestCertificate:
 
 def test_without_a_verb_help_is_shown(leanrec: Leanrec) -> None:
     said = leanrec()
-    for verb in ("list", "run", "show", "compare", "report", "dashboard", "certificate", "doctor",
-                 "profile"):  # fmt: skip
+    for verb in ("list", "train", "speed", "run", "show", "compare", "report", "dashboard",
+                 "certificate", "doctor", "profile"):  # fmt: skip
         assert verb in said.text
 
 

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baselines.base import BASELINES
+from baselines.data import ml100k
+from baselines.data.sources import cache_dir
 from baselines.errors import LeanRecError
+from bench.device import get_device
+from bench.pipeline import make_stack
+from bench.plan import make_plan
 from bench.protocol import Protocol
+from bench.records import CONTROL
+from bench.scenarios.base import SCENARIOS
+from bench.store import Store
 from bench.suite import Suite, load_suite, narrowed, shipped_suites
 
 GOOD = """
@@ -37,11 +46,44 @@ def suite(**changes: object) -> Suite:
 
 
 def test_every_shipped_suite_loads_and_says_what_it_is_for() -> None:
-    assert {"default", "demo", "smoke", "wide"} <= set(shipped_suites())
+    assert {"default", "demo", "smoke", "wide", "ads", "ecommerce", "media"} <= set(
+        shipped_suites()
+    )
     for name in shipped_suites():
         loaded = load_suite(name)
         assert loaded.name == name
         assert len(loaded.about) > 20
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store that the suites share."""
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.mark.parametrize("name", shipped_suites())
+def test_every_shipped_suite_names_only_what_there_is(name: str) -> None:
+    loaded = load_suite(name)
+    for entry in loaded.baselines:
+        BASELINES.make(entry.rpartition(" = ")[2])
+    for entry in loaded.stacks:
+        make_stack(entry.rpartition(" = ")[2])
+    for entry in loaded.scenarios:
+        SCENARIOS.make(entry)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped_suites())
+def test_every_shipped_suite_plans_with_movielens_and_planted_data_alone(
+    name: str, shared: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LEANREC_DATA", raising=False)
+    if not any((cache_dir() / source.archive).exists() for source in ml100k.SOURCES):
+        pytest.skip("needs MovieLens-100K in the cache; tests do not use the network")
+    plan = make_plan(load_suite(name), get_device("cpu"), shared)
+    run = {planned.cell.baseline for planned in plan.cells if not planned.skip}
+    assert run == set(plan.baselines)
+    assert any(planned.cell.stack != CONTROL and not planned.skip for planned in plan.cells)
 
 
 def test_a_file_is_named_after_itself_unless_it_names_itself(tmp_path: Path) -> None:
