@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal
 
@@ -133,7 +133,10 @@ def train_seeds(
     running: list[subprocess.Popen[str]] = []
     with ThreadPoolExecutor(at_a_time) as pool:
         try:
-            seen = list(pool.map(lambda spec: _child(spec, running, tell), specs))
+            futures = [pool.submit(_child, spec, running, tell) for spec in specs]
+            while wait(futures, 0.2, FIRST_EXCEPTION).not_done:  # woken so that Ctrl-C is heard
+                _raise_first(futures)
+            seen = [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in running:
@@ -150,6 +153,12 @@ def train_seeds(
         best=dict(data.best),
         seeds=tuple(seen),
     )
+
+
+def _raise_first(futures: list[Future[SeedRow]]) -> None:
+    for future in futures:
+        if future.done():
+            future.result()
 
 
 def _child(
