@@ -54,7 +54,8 @@ class FastDropout(nn.Module):
 
     An element is dropped where its byte is below round(256·p): p is rounded to a multiple of 1/256.
     What stays is scaled by the rate that results, so the expectation is that of the input, exactly
-    but for rounding. The bytes come from torch's global generator. Raises LeanRecError unless 0 ≤ p ≤ 255/256.
+    but for rounding. The bytes come from torch's global generator. Raises LeanRecError unless
+    0 ≤ p ≤ 255/256.
     """
 
     def __init__(self, p: float) -> None:

@@ -22,7 +22,9 @@ from baselines.base import BASELINES
 from baselines.trainer import Trainer
 
 torch.set_num_threads(1)
-made = BASELINES.make('dcnv2(dataset="planted(rows=12000, ids=1_000_000)", sparse_embeddings=true, embedding_l2=0.0)')
+made = BASELINES.make(
+    'dcnv2(dataset="planted(rows=12000, ids=1_000_000)", sparse_embeddings=true, embedding_l2=0.0)'
+)
 data = made.data()
 torch.manual_seed(0)
 model = made.build(data)
