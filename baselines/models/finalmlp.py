@@ -31,7 +31,7 @@ class Gate(nn.Module):
 
 
 class BilinearFusion(nn.Module):
-    """Σ_h aᵀ_h W_h b_h + w_a · a + w_b · b + c, with a and b cut into `heads` parts (equation 9)."""
+    """Σ_h aᵀ_h W_h b_h + w_a · a + w_b · b + c; `heads` parts of a and b each (equation 9)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

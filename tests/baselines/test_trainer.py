@@ -115,7 +115,7 @@ def test_a_step_is_adam_on_the_mean_loss_with_the_penalties(data: Dataset) -> No
     """λ/2·‖E‖² and w/2·‖others‖² added to the loss by hand give the same weights."""
     recipe = Recipe(lr=0.01, embedding_l2=0.3, weight_decay=0.7, clip_norm=None)
     model, by_hand = fresh(data), fresh(data)
-    nn.init.normal_(model.embedding.weight)
+    nn.init.normal_(model.embedding.table.weight)
     by_hand.load_state_dict(model.state_dict())
     trainer = trainer_of(model, recipe)
     adam = torch.optim.Adam(by_hand.parameters(), lr=0.01)
@@ -125,7 +125,7 @@ def test_a_step_is_adam_on_the_mean_loss_with_the_penalties(data: Dataset) -> No
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
         assert not loss.requires_grad
         for name, parameter in by_hand.named_parameters():
-            strength = 0.3 if name == "embedding.weight" else 0.7
+            strength = 0.3 if name == "embedding.table.weight" else 0.7
             expected = expected + strength / 2 * parameter.square().sum()
         adam.zero_grad()
         expected.backward()
@@ -140,7 +140,7 @@ def test_adamw_decays_beside_the_gradient(data: Dataset) -> None:
         clip_norm=None,
     )  # fmt: skip
     model, by_hand = fresh(data), fresh(data)
-    nn.init.normal_(model.embedding.weight)
+    nn.init.normal_(model.embedding.table.weight)
     by_hand.load_state_dict(model.state_dict())
     trainer = trainer_of(model, recipe)
     adam = torch.optim.Adam(by_hand.parameters(), lr=0.01, betas=(0.8, 0.95))
@@ -150,7 +150,7 @@ def test_adamw_decays_beside_the_gradient(data: Dataset) -> None:
         CTR().loss(by_hand, batch).backward()
         with torch.no_grad():
             for name, parameter in by_hand.named_parameters():
-                parameter.mul_(1 - 0.01 * (0.3 if name == "embedding.weight" else 0.7))
+                parameter.mul_(1 - 0.01 * (0.3 if name == "embedding.table.weight" else 0.7))
         adam.step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, by_hand.state_dict()[name], rtol=1e-3, atol=1e-5)
@@ -229,7 +229,7 @@ def gradient_norms(trainer: Trainer) -> list[float]:
 def test_gradients_are_clipped_by_their_joint_norm(data: Dataset, sparse: bool) -> None:
     def norm(clip: float | None) -> float:
         model = fresh(data)
-        nn.init.normal_(model.embedding.weight, std=10)
+        nn.init.normal_(model.embedding.table.weight, std=10)
         trainer = trainer_of(model, Recipe(clip_norm=clip, sparse_embeddings=sparse))
         squares = gradient_norms(trainer)
         trainer.step(next(trainer.batches(data.train)))
@@ -243,13 +243,13 @@ def test_gradients_are_clipped_by_their_joint_norm(data: Dataset, sparse: bool) 
 def rows_moved(data: Dataset, sparse: bool) -> tuple[Tensor, Tensor]:
     """Which rows of the table moved in a step on id 3 alone, then in a step on id 7 alone."""
     model = fresh(data)
-    nn.init.normal_(model.embedding.weight)
+    nn.init.normal_(model.embedding.table.weight)
     trainer = trainer_of(model, Recipe(sparse_embeddings=sparse))
     moved = []
     for i in (3, 7):
-        before = model.embedding.weight.detach().clone()
+        before = model.embedding.table.weight.detach().clone()
         trainer.step((torch.full((4, 3), i), torch.ones(4)))
-        moved.append((model.embedding.weight != before).any(1).nonzero().flatten())
+        moved.append((model.embedding.table.weight != before).any(1).nonzero().flatten())
     return moved[0], moved[1]
 
 
@@ -272,10 +272,10 @@ def test_sparse_embeddings_refuse_a_dense_penalty(data: Dataset) -> None:
 
 def test_frozen_parameters_stay(data: Dataset) -> None:
     model = fresh(data)
-    model.embedding.requires_grad_(False)
+    model.embedding.table.requires_grad_(False)
     before = weights_of(model)
     trainer_of(model, Recipe(epochs=1, sparse_embeddings=True)).fit(data)
-    assert torch.equal(model.embedding.weight, before["embedding.weight"])
+    assert torch.equal(model.embedding.table.weight, before["embedding.table.weight"])
     assert not torch.equal(model.head.weight, before["head.weight"])
 
 
