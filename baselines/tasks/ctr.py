@@ -49,7 +49,9 @@ class CTR(Task):
         """Every row once, in an order drawn from `generator`."""
         columns = (*split.inputs, split.labels)
         for rows in torch.randperm(len(split), generator=generator).split(batch_size):
-            yield tuple(column[rows].to(device, non_blocking=True) for column in columns)
+            yield tuple(
+                column.index_select(0, rows).to(device, non_blocking=True) for column in columns
+            )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean binary cross-entropy, computed in float32 whatever the model's precision."""
