@@ -15,10 +15,13 @@ import importlib.util
 import json
 import pkgutil
 import re
+import signal
 import sys
+import threading
 import tomllib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -69,11 +72,12 @@ class Registry(Generic[T]):
     def _find(self) -> None:
         if self._found:
             return
-        package = importlib.import_module(self.package)
-        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-            importlib.import_module(f"{self.package}.{module}")
-        for entry in importlib.metadata.entry_points(group=self.group):
-            _guard_import(f"entry point {entry.name!r} of {self.group}", entry.load)
+        with _interrupt_kept():
+            package = importlib.import_module(self.package)
+            for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+                importlib.import_module(f"{self.package}.{module}")
+            for entry in importlib.metadata.entry_points(group=self.group):
+                _guard_import(f"entry point {entry.name!r} of {self.group}", entry.load)
         self._found = True
 
     def names(self) -> list[str]:
@@ -186,10 +190,23 @@ def load_plugin(path: Path) -> None:
     sys.modules[name] = module
     try:
         load = spec.loader.exec_module
-        _guard_import(f"plug-in {path}", lambda: load(module), str(path))
+        with _interrupt_kept():
+            _guard_import(f"plug-in {path}", lambda: load(module), str(path))
     except LeanRecError:
         del sys.modules[name]
         raise
+
+
+@contextmanager
+def _interrupt_kept() -> Iterator[None]:
+    """Leave what Ctrl-C does as it was. Polars takes the signal for itself on import: it is lost
+    then where it would end the process, and waits for locks and processes no longer hear it."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _guard_import(what: str, load: Callable[[], Any], file: str | None = None) -> None:

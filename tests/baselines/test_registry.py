@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -333,3 +336,30 @@ def test_an_entry_point_that_raises_is_an_error_that_names_it(
     for _ in range(2):  # and goes on being one
         with pytest.raises(LeanRecError, match=r"'theirs' of test\.spices.*line 1.*ZeroDiv"):
             spices.names()
+
+
+@pytest.mark.parametrize("handler", ["SIG_DFL", "default_int_handler"])
+def test_finding_data_sources_leaves_ctrl_c_as_it_was(handler: str) -> None:
+    """In a process of its own that waits for a lock, as the runner waits for workers."""
+    program = (
+        "import signal, threading\n"
+        f"signal.signal(signal.SIGINT, signal.{handler})\n"
+        "from baselines.base import DATASETS\n"
+        "DATASETS.names()\n"
+        "print('waits', flush=True)\n"
+        "threading.Event().wait()\n"
+    )
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "waits\n"
+    time.sleep(0.2)
+    waiting.send_signal(signal.SIGINT)
+    try:
+        _, said = waiting.communicate(timeout=10)
+    finally:
+        waiting.kill()
+    assert waiting.returncode == -signal.SIGINT
+    assert ("KeyboardInterrupt" in said) == (handler != "SIG_DFL")
