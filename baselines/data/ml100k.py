@@ -21,6 +21,7 @@ from baselines.data.events import Events
 from baselines.data.frame import from_frame, interactions_from_frame
 from baselines.data.sequences import sequence_dataset
 from baselines.data.sources import Source, from_url, from_wheel, load
+from baselines.data.views import ctr_dataset
 
 GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 GROUPLENS_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
@@ -76,8 +77,8 @@ class ML100K(DataSource):
     seed: int = 0
 
     def ctr(self, history: int = 0) -> Dataset:
-        """A rating of 4 or 5 is a click; random split 8:1:1."""
-        return ctr(self.seed)
+        """A rating of 4 or 5 is a click; random split 8:1:1, another one with a history."""
+        return with_history(ratings(), history, self.seed) if history else ctr(self.seed)
 
     def retrieval(self) -> Dataset:
         """Every rating is an interaction; split 75:25 stratified by item."""
@@ -143,6 +144,18 @@ def sequence_of(frame: pd.DataFrame, length: int) -> Dataset:
     times = frame["timestamp"].to_numpy(np.int64)
     events = Events("ml-100k", source, user, item, times=times, segments=declared)
     return sequence_dataset(events, length)
+
+
+def with_history(frame: pd.DataFrame, length: int, seed: int) -> Dataset:
+    """Clicks with the user's last `length` items, of a frame as `ratings` returns it."""
+    user, item = (pd.factorize(frame[name])[0].astype(np.int64) for name in ("user", "item"))
+    categories = {name: pd.factorize(frame[name])[0].astype(np.int64) for name in FEATURES}
+    declared = {name: segment.declared(frame[name])[0].numpy() for name in ("age", "gender")}
+    events = Events(
+        "ml-100k", "MovieLens-100K.", user, item, frame["rating"].to_numpy(np.float32),
+        frame["timestamp"].to_numpy(np.int64), categories, segments=declared,
+    )  # fmt: skip
+    return ctr_dataset(events, "random", CLICK, length, seed)
 
 
 def read_grouplens(files: Mapping[str, bytes]) -> pd.DataFrame:

@@ -17,7 +17,9 @@ from scipy.special import expit
 from baselines.base import Dataset, DataSource, Scored, Split, dataset
 from baselines.data import segments as segment
 from baselines.data.draws import normals, uniforms, zipf
+from baselines.data.events import Events
 from baselines.data.splits import deal, random_parts
+from baselines.data.views import histories
 from baselines.errors import LeanRecError
 from baselines.metrics import CTR_METRICS, RETRIEVAL_METRICS, pessimistic_ranks
 
@@ -45,14 +47,8 @@ class Planted(DataSource):
     seed: int = 0
 
     def ctr(self, history: int = 0) -> Dataset:
-        """Ten fields; impressions have no order, hence no history."""
-        if history:
-            raise LeanRecError(
-                "Planted impressions have no order in time.",
-                "No user has a history.",
-                "Use planted sequences, or data with times.",
-            )
-        return ctr(self.rows, self.ids, seed=self.seed)
+        """Ten fields. Rows count as one after another in time; a history tells nothing more."""
+        return ctr(self.rows, self.ids, history=history, seed=self.seed)
 
     def retrieval(self) -> Dataset:
         """Draws of a user and one of his items."""
@@ -68,14 +64,16 @@ def ctr(
     ids: int = 1000,
     fields: int = 10,
     zipf_exponent: float = 1.05,
+    history: int = 0,
     seed: int = 0,
 ) -> Dataset:
     """Clicks on rows of `fields` ids, each one of `ids`; the first two are the user and the item.
 
-    inputs: (ids int64 [n, fields],). P(click) = σ(bias + Σ_f a_f + u · v), where the main effects
-    a_f of all ids and the vectors u of the user and v of the item are normal: an additive part,
-    and one that only a model of the pair can learn. best: the test AUC and logloss of the true
-    probabilities on the drawn clicks. Raises LeanRecError for sizes too small to split.
+    inputs: (ids int64 [n, fields],), then with `history` = L the user's last L items, int64 [n, L].
+    P(click) = σ(bias + Σ_f a_f + u · v), where the main effects a_f of all ids and the vectors u of
+    the user and v of the item are normal: an additive part, and one that only a model of the pair
+    can learn. best: the test AUC and logloss of the true probabilities on the drawn clicks. Raises
+    LeanRecError for sizes too small to split.
     """
     _check_sizes(rows=(rows, 100), ids=(ids, 2), fields=(fields, 2))
     rng = np.random.default_rng(seed)
@@ -90,7 +88,11 @@ def ctr(
         truth[part] = click_probability(drawn[part], seed)
         labels[part] = rng.random(count) < truth[part]
     users, items = (torch.from_numpy(drawn[:, k].copy()) for k in (0, 1))
-    whole = Split((torch.from_numpy(drawn),), torch.from_numpy(labels), users, items)
+    inputs = [torch.from_numpy(drawn)]
+    if history:
+        events = Events("", "", drawn[:, 0], drawn[:, 1], times=np.arange(rows))
+        inputs.append(torch.from_numpy(histories(events, history, np.arange(ids), ids)))
+    whole = Split(tuple(inputs), torch.from_numpy(labels), users, items)
     cuts = [0, *(np.cumsum(SHARES) * rows).round().astype(int)]
     train, valid, test = (_slice(whole, *pair) for pair in itertools.pairwise(cuts))
     scored = Scored(

@@ -136,7 +136,7 @@ def ctr_dataset(
             "Leave the history out, or name both columns.",
         )
     if history:
-        inputs.append(torch.from_numpy(_history(events, history, tables["item"], fields["item"])))
+        inputs.append(torch.from_numpy(histories(events, history, tables["item"], fields["item"])))
     users, items = (torch.from_numpy(c.astype(np.int64)) for c in (events.users, events.items))
     rows = Split(tuple(inputs), torch.from_numpy(labels), users, items, _segments(events, parts))
     return Dataset(
@@ -328,7 +328,7 @@ def _standardised(column: np.ndarray, trained: np.ndarray) -> np.ndarray:
     return np.where(sound, (column - mean) / (spread or 1.0), 0).astype(np.float32)
 
 
-def _history(events: Events, length: int, table: np.ndarray, pad: int) -> np.ndarray:
+def histories(events: Events, length: int, table: np.ndarray, pad: int) -> np.ndarray:
     """The item ids of the user's last `length` events of an earlier time: int64 [n, length]."""
     if events.times is None:
         raise LeanRecError(

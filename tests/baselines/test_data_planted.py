@@ -184,3 +184,13 @@ def test_sequences_repeat_their_successors_and_the_best_ranking_is_known():
 def test_sizes_too_small_are_refused(make, sizes):
     with pytest.raises(LeanRecError, match=f"{next(iter(sizes))}=.*too small"):
         make(**sizes)
+
+
+def test_clicks_can_have_the_users_earlier_items() -> None:
+    data = planted.ctr(rows=400, ids=5, fields=2, history=3)
+    ids = torch.cat([s.inputs[0] for s in (data.train, data.valid, data.test)]).tolist()
+    history = torch.cat([s.inputs[1] for s in (data.train, data.valid, data.test)]).tolist()
+    for row, (user, _) in enumerate(ids):
+        before = [item for other, item in ids[:row] if other == user][-3:]
+        assert history[row] == [5] * (3 - len(before)) + before
+    assert torch.equal(planted.ctr(rows=400, ids=5, fields=2).train.inputs[0], data.train.inputs[0])

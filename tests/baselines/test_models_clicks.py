@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from baselines.base import BASELINES
 from baselines.errors import LeanRecError
 from baselines.models.deepfm import DeepFM
+from baselines.models.din import DIN
 from baselines.models.dlrm import DLRM
 from baselines.models.dnn import DNN
 from baselines.models.finalmlp import FinalMLP
@@ -131,12 +132,62 @@ def test_rows_do_not_depend_on_each_other(kind: type[nn.Module], reference: Refe
         torch.testing.assert_close(model(ids)[order], model(ids[order]))
 
 
+def din_and_rows(numbers: int) -> tuple[DIN, tuple[Tensor, ...]]:
+    """Histories of 5 items of the field of 3, left-padded; the first row has none."""
+    torch.manual_seed(numbers)
+    model = DIN(CARDINALITIES, DIM, (8, 6), dropout=0.3, numbers=numbers, attention=(5,))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    ids, *columns = rows(numbers, 6)
+    history = torch.randint(CARDINALITIES[1], (6, 5))
+    history[torch.arange(5) < torch.arange(5, -1, -1)[:, None]] = CARDINALITIES[1]
+    return model.eval(), (ids, *columns, history)
+
+
+def din(state: State, ids: np.ndarray, numbers: np.ndarray, history: np.ndarray) -> float:
+    v = vectors(state, "embedding", ids, numbers)
+    target, interest = v[1], np.zeros(DIM)
+    for item in history[history < CARDINALITIES[1]]:
+        h = state["embedding.table.weight"][CARDINALITIES[0] + item]
+        units = mlp(state, "attention.mlp", np.r_[h, target, h - target, h * target])
+        interest += affine(state, "attention.head", units)[0] * h
+    return float(affine(state, "head", mlp(state, "mlp", np.r_[v.ravel(), interest]))[0])
+
+
+@both
+def test_din_weighs_the_history_by_the_target(numbers: int) -> None:
+    model, batch = din_and_rows(numbers)
+    state = {name: value.double().numpy() for name, value in model.state_dict().items()}
+    columns = batch[1].double().numpy() if numbers else np.empty((6, 0))
+    given = zip(batch[0].numpy(), columns, batch[-1].numpy(), strict=True)
+    with torch.no_grad():
+        found = model(*batch)
+    np.testing.assert_allclose(found, [din(state, *row) for row in given], rtol=1e-4, atol=1e-4)
+
+
+def test_din_sees_neither_padding_nor_the_order_of_the_history() -> None:
+    model, (ids, history) = din_and_rows(0)
+    padded = nn.functional.pad(history, (3, 0), value=CARDINALITIES[1])
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids, padded), model(ids, history))
+        torch.testing.assert_close(model(ids, history.flip(1)), model(ids, history))
+        assert not torch.allclose(model(ids, history.roll(1, 0)), model(ids, history))
+
+
+def test_every_parameter_of_din_is_trained() -> None:
+    model, batch = din_and_rows(2)
+    model(*batch).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(LeanRecError, match="heads"):
         FinalMLP(CARDINALITIES, DIM, (8, 7), heads=2)
 
 
-@pytest.mark.parametrize("name", ["dnn", "deepfm", "dcnv2", "dlrm", "finalmlp"])
+@pytest.mark.parametrize("name", ["dnn", "deepfm", "dcnv2", "dlrm", "finalmlp", "din"])
 def test_a_seed_gives_the_same_weights(name: str) -> None:
     spec = (
         f'{name}(dataset="planted(rows=1000, ids=20)", width=16, dropout=0.2, batch_norm=true, '
