@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +32,13 @@ model = made.build(data)
 recipe = made.recipe
 trainer = Trainer(model, made.task, recipe, torch.device("cpu"), 0)
 epochs = []
-trainer.fit(data, lambda epoch: epochs.append(epoch.valid))
+
+def note(epoch):
+    epochs.append(epoch.valid)
+    if len(epochs) == 2 and "kill" in sys.argv:
+        sys.exit()
+
+trainer.fit(data, note, Path(sys.argv[1]))
 
 def size(tensors):
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
@@ -52,14 +59,22 @@ print(json.dumps({
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_ten_million_rows_are_held_once_with_their_moments() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout)
+def test_ten_million_rows_are_held_once_with_their_moments(tmp_path: Path) -> None:
+    """In a training that is killed after two epochs, and in the one that goes on from there."""
+
+    def train(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN, str(tmp_path), *arguments],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    train("kill")
+    assert (tmp_path / "progress.json").exists()
+    seen: dict[str, Any] = json.loads(train())
     assert seen["rows"] == 10**7
-    assert seen["epochs"] >= 2  # the best weights have been written at least once
+    assert seen["epochs"] >= 1  # the best weights have been written at least once
     table = 10**7 * 16 * 4
     assert seen["weights"] >= table
     assert seen["state"] >= 2 * table
