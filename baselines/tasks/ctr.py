@@ -14,7 +14,7 @@ from baselines.base import Batch, Dataset, QualityMetric, Rules, Scored, Split, 
 from baselines.metrics import CTR_METRICS
 from baselines.tasks.sampling import draw_requests
 
-BLOCK = 8192  # rows scored at a time
+BLOCK = 4096  # rows scored at a time: what a layer gives then stays in the cache
 
 
 class Probability(nn.Module):
