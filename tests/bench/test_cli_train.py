@@ -187,9 +187,9 @@ class TestSpeed:
     def test_the_table_holds_ours_the_bare_and_the_goals(
         self, leanrec: Leanrec, rows: list[bool]
     ) -> None:
-        said = leanrec("speed", "one", "--quick")
+        said = leanrec("speed", "one")
         assert said.code == 0
-        assert rows == [True]
+        assert rows == [False]
         for part in ("a work", "980 samples/s", "0.98 (0.975 to 0.985)", "at least 0.97 × bare",
                      "holds", "fails", "Other not here", "a work: 10 fields"):  # fmt: skip
             assert part in said.out
@@ -201,6 +201,11 @@ class TestSpeed:
         assert rows == [False, False]
         assert [row["verdict"] for row in told] == ["holds", "fails"] * 2
         assert told[0]["interval"] == [0.975, 0.985]
+
+    def test_quick_rows_are_held_against_no_goal(self, leanrec: Leanrec, rows: list[bool]) -> None:
+        told = leanrec("speed", "one", "--quick", "--json").json
+        assert rows == [True]
+        assert [(row["goal"], row["verdict"]) for row in told] == [(None, "")] * 2
 
     def test_an_unknown_work_is_2_before_anything_is_timed(
         self, leanrec: Leanrec, rows: list[bool]
