@@ -26,7 +26,7 @@ BATCH, STEPS, TEST_ROWS = 4096, 20, 57_722
 DIM, WIDTH, DEPTH, DROPOUT, L2, RATE = 10, 400, 3, 0.2, 0.05, 1e-3
 # FuxiCTR is not timed here: its package leaves these two models out.
 PEERS = {"deepfm": 31_000, "dcnv2": 29_000}  # samples/s
-SOURCE = "2.3.10 on two cores of an AMD EPYC, 2026-11"
+SOURCE = "2.3.10, quoted from another session of a two-core host, not run beside"
 CPU = torch.device("cpu")
 
 
