@@ -1,10 +1,11 @@
-"""Data frames → data sets: the user's own data, and the rows of every other source.
+"""Data frames → data sets: a user's own data.
 
 Ids of any kind (words, whole numbers of any size) become codes 0, 1, 2, …; the model sees codes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 from collections.abc import Sequence
@@ -12,17 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from baselines.base import Dataset, Split
+from baselines.base import Dataset
 from baselines.data import segments as segment
-from baselines.data.splits import TEST, TRAIN, VALID, deal, random_parts, stratified_parts
+from baselines.data.events import Events
+from baselines.data.filters import once
+from baselines.data.views import ctr_dataset, retrieval_dataset
 from baselines.errors import LeanRecError
-
-PARTS = ("train", "valid", "test")
-CTR_SHARES = (0.8, 0.1, 0.1)
-RETRIEVAL_SHARES = (0.7125, 0.0375, 0.25)  # a twentieth of the training three quarters is valid
 
 
 def from_frame(
@@ -59,31 +56,12 @@ def from_frame(
             "A model would read the answer off its input.",
             "Leave it out of features.",
         )
-    labels = _labels(frame[label], name, threshold)
-    users, items = (_codes(frame[column], name, required=True) for column in (user, item))
-    others = [_codes(frame[column], name, required=False) for column in columns[2:]]
-    raw = np.stack([users, items, *others], axis=1)
-    groups = pd.DataFrame(raw).assign(label=labels).groupby([*range(raw.shape[1]), "label"])
-    parts = random_parts(groups.ngroup().to_numpy(), CTR_SHARES, seed)
-    _check_parts(parts, name, labels)
-    train = parts == TRAIN
-    encoded = [_encode(raw[:, k], train) for k in range(raw.shape[1])]
-    inputs = (torch.from_numpy(np.stack([codes for codes, _ in encoded], axis=1)),)
-    grouping, legend = _segments(frame, segments, users, items, parts)
-    rows = Split(
-        inputs,
-        torch.from_numpy(labels).float(),
-        torch.from_numpy(users),
-        torch.from_numpy(items),
-        grouping,
-    )
-    click = f"{label} ≥ {threshold:g}" if threshold is not None else label
-    return Dataset(
-        name, *deal(rows, parts),
-        fields=dict(zip(columns, (size for _, size in encoded), strict=True)),
-        protocol=f"Click = {click}; no filter; random split 8:1:1, seed {seed}, "
-        f"repeated impressions together.{legend}",
-    )  # fmt: skip
+    events, legend = _events(frame, name, user, item, columns[2:], segments)
+    events = dataclasses.replace(events, ratings=_numbers(frame[label], name))
+    data = ctr_dataset(events, threshold=threshold, seed=seed)
+    fields = dict(zip(columns, data.fields.values(), strict=True))
+    protocol = f"{data.protocol} Click by {label!r}.{legend}"
+    return dataclasses.replace(data, fields=fields, protocol=protocol)
 
 
 def interactions_from_frame(
@@ -107,22 +85,9 @@ def interactions_from_frame(
     """
     _check(frame, name, [user, item, *segments])
     _check_roles(name, user=user, item=item)
-    frame = frame.drop_duplicates([user, item], ignore_index=True)
-    users, items = (_codes(frame[column], name, required=True) for column in (user, item))
-    parts = stratified_parts(items, RETRIEVAL_SHARES, seed)
-    known = np.isin(users, users[parts == TRAIN])
-    frame, users, items, parts = frame[known], users[known], items[known], parts[known]
-    _check_parts(parts, name)
-    grouping, legend = _segments(frame, segments, users, items, parts)
-    inputs = (torch.from_numpy(users), torch.from_numpy(items))
-    rows = Split(inputs, torch.ones(len(users)), *inputs, grouping)
-    return Dataset(
-        name, *deal(rows, parts),
-        fields={"user": int(users.max()) + 1, "item": int(items.max()) + 1},
-        protocol="Split 75:25 stratified by item, a twentieth of train for validation, "
-        f"seed {seed}; full ranking over all items, train and valid items of the user removed, "
-        f"ties against the item; mean over users with a relevant item.{legend}",
-    )  # fmt: skip
+    events, legend = _events(frame, name, user, item, [], segments)
+    data = retrieval_dataset(once(events), seed=seed)
+    return dataclasses.replace(data, protocol=data.protocol + legend)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -170,29 +135,6 @@ def _check_roles(name: str, **roles: str) -> None:
             )
 
 
-def _labels(column: pd.Series, name: str, threshold: float | None) -> np.ndarray:
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise LeanRecError(
-            f"{name}: {len(bad)} of {len(values)} labels in {column.name!r} are missing or not "
-            f"finite numbers, the first in row {bad[0]}: {column.iloc[bad[0]]!r}.",
-            "Nothing was run.",
-            "Drop those rows or mend their labels.",
-        )
-    if threshold is not None:
-        return (values >= threshold).astype(np.float64)
-    other = np.flatnonzero((values != 0) & (values != 1))
-    if len(other):
-        raise LeanRecError(
-            f"{name}: the label {column.name!r} holds {values[other[0]]:g}, which is neither 0 "
-            "nor 1.",
-            "Nothing was run.",
-            "Give threshold=…: labels of at least that are clicks.",
-        )
-    return values
-
-
 def _codes(column: pd.Series, name: str, *, required: bool) -> np.ndarray:
     """The codes of a column's values, int64 [n], in order of appearance; −1 for a missing one."""
     try:
@@ -213,47 +155,41 @@ def _codes(column: pd.Series, name: str, *, required: bool) -> np.ndarray:
     return codes.astype(np.int64)
 
 
-def _encode(codes: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the values that train rows have from 1; all others, and missing ones, are 0."""
-    known = np.unique(codes[train & (codes >= 0)])
-    table = np.zeros(codes.max(initial=0) + 2, dtype=np.int64)  # the last place is that of −1
-    table[known] = np.arange(1, len(known) + 1)
-    return table[codes], len(known) + 1
-
-
-def _check_parts(parts: np.ndarray, name: str, labels: np.ndarray | None = None) -> None:
-    for part in (TRAIN, VALID, TEST):
-        rows = parts == part
-        if not rows.any():
-            what = "no rows"
-        elif labels is not None and len(np.unique(labels[rows])) < 2:
-            what = f"labels of one class only ({labels[rows][0]:g})"
-        else:
-            continue
+def _numbers(column: pd.Series, name: str) -> np.ndarray:
+    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
         raise LeanRecError(
-            f"{name}: with {len(parts)} rows, the {PARTS[part]} part has {what}.",
-            "Quality could not be judged.",
-            "Give more rows" + (", of both classes." if labels is not None else "."),
+            f"{name}: {len(bad)} of {len(values)} labels in {column.name!r} are missing or not "
+            f"finite numbers, the first in row {bad[0]}: {column.iloc[bad[0]]!r}.",
+            "Nothing was run.",
+            "Drop those rows or mend their labels.",
         )
+    return values.astype(np.float32)
 
 
-def _segments(
+def _events(
     frame: pd.DataFrame,
-    columns: Sequence[str],
-    users: np.ndarray,
-    items: np.ndarray,
-    parts: np.ndarray,
-) -> tuple[dict[str, Tensor], str]:
-    """Segments of the test rows, and a sentence on what their numbers stand for."""
-    train, test = parts == TRAIN, parts == TEST
-    found = {
-        "popularity": segment.popularity(items[train], items[test]),
-        "activity": segment.activity(users[train], users[test]),
-    }
-    legends = []
-    for column in columns:
-        numbers, meaning = segment.declared(frame[column])
-        found[column] = numbers[test]
-        if meaning:
-            legends.append(f"{column} " + ", ".join(f"{k} = {v}" for k, v in meaning.items()))
-    return found, f" Segments: {'; '.join(legends)}." if legends else ""
+    name: str,
+    user: str,
+    item: str,
+    categories: Sequence[str],
+    segments: Sequence[str],
+) -> tuple[Events, str]:
+    """The frame's rows as events, and a sentence on what the numbers of its segments stand for."""
+    users, items = (_codes(frame[column], name, required=True) for column in (user, item))
+    declared = {column: segment.declared(frame[column]) for column in segments}
+    legends = [
+        f"{column} " + ", ".join(f"{k} = {v}" for k, v in meaning.items())
+        for column, (_, meaning) in declared.items()
+        if meaning
+    ]
+    events = Events(
+        name,
+        "",
+        users,
+        items,
+        categories={c: _codes(frame[c], name, required=False) for c in categories},
+        segments={column: numbers.numpy() for column, (numbers, _) in declared.items()},
+    )
+    return events, f" Segments: {'; '.join(legends)}." if legends else ""

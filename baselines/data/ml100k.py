@@ -7,7 +7,6 @@ both give the same data set to the bit.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from baselines.base import Dataset, DataSource, dataset
+from baselines.base import dataset
 from baselines.data import segments as segment
 from baselines.data.events import Events
-from baselines.data.frame import from_frame, interactions_from_frame
-from baselines.data.sequences import sequence_dataset
 from baselines.data.sources import Source, from_url, from_wheel, load
-from baselines.data.views import ctr_dataset
+from baselines.data.views import EventSource
 
 GROUPLENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 GROUPLENS_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
@@ -66,96 +63,57 @@ GENRES = (
 AGE_GROUPS = (0, 18, 25, 35, 45, 50, 56)  # lower bounds in years, those of MovieLens-1M
 FEATURES = ("age", "gender", "occupation", "zip", "genre_1", "genre_2", "genre_3", "year",
             "hour", "weekday")  # fmt: skip
-CLICK = 4
+CLICK = 4.0
 
 
 @dataset("ml-100k")
 @dataclass(frozen=True)
-class ML100K(DataSource):
-    """MovieLens-100K: 100,000 ratings of 1,682 films by 943 users, with user attributes."""
+class ML100K(EventSource):
+    """MovieLens-100K: 100,000 ratings of 1,682 films by 943 users, with user attributes.
 
-    seed: int = 0
-
-    def ctr(self, history: int = 0) -> Dataset:
-        """A rating of 4 or 5 is a click; random split 8:1:1, another one with a history."""
-        return with_history(ratings(), history, self.seed) if history else ctr(self.seed)
-
-    def retrieval(self) -> Dataset:
-        """Every rating is an interaction; split 75:25 stratified by item."""
-        return retrieval(self.seed)
-
-    def sequence(self, length: int) -> Dataset:
-        """Every rating is an event; leave-one-out. Ratings of one second are in order of item."""
-        return sequence_of(ratings(), length)
-
-
-def ctr(seed: int = 0) -> Dataset:
-    """The click task: a rating of 4 or 5 is a click; random 8:1:1 split.
-
-    inputs: (ids int64 [n, 12],): user, item and the columns of `FEATURES`; in each column 0 is a
-    value that no training row has. Segments of the test rows: popularity, activity, age (the
-    group's lower bound in years), gender. Raises LeanRecError where the data cannot be had.
+    A rating of 4 or 5 is a click. Retrieval is by default in the protocol of the Recommenders
+    library's benchmark (recommenders-team/recommenders, examples/06_benchmarks/movielens.ipynb).
+    Test rows are also judged by age (the group's lower bound in years) and gender.
     """
-    return ctr_of(ratings(), seed)
 
+    threshold: float | None = CLICK
 
-def retrieval(seed: int = 0) -> Dataset:
-    """The ranking task in the protocol of the Recommenders library's benchmark.
-
-    inputs: (users int64 [n], items int64 [n]), both from 0. Segments as in `ctr`. Source:
-    recommenders-team/recommenders, examples/06_benchmarks/movielens.ipynb. Raises LeanRecError
-    where the data cannot be had.
-    """
-    return retrieval_of(ratings(), seed)
+    def events(self) -> Events:
+        """All ratings."""
+        return events_of(ratings())
 
 
 def ratings() -> pd.DataFrame:
-    """All ratings with the attributes of their user and item, ordered by user, then item."""
+    """All ratings with the attributes of their user and item, ordered by user, then item.
+
+    Raises LeanRecError where the data cannot be had.
+    """
     source, files = load("MovieLens-100K", SOURCES)
     return READERS[source.publisher](files)
 
 
-def ctr_of(frame: pd.DataFrame, seed: int) -> Dataset:
-    """`ctr` of a frame as `ratings` returns it."""
-    data = from_frame(
-        frame, label="rating", user="user", item="item", features=FEATURES,
-        segments=("age", "gender"), name="ml-100k", threshold=CLICK, seed=seed,
-    )  # fmt: skip
-    return dataclasses.replace(data, protocol=f"MovieLens-100K. {data.protocol}")
+def events_of(frame: pd.DataFrame) -> Events:
+    """A frame as `ratings` returns it, column by column."""
 
+    def codes(column: str) -> np.ndarray:
+        return pd.factorize(frame[column])[0].astype(np.int64)
 
-def retrieval_of(frame: pd.DataFrame, seed: int) -> Dataset:
-    """`retrieval` of a frame as `ratings` returns it."""
-    data = interactions_from_frame(
-        frame, user="user", item="item", segments=("age", "gender"), name="ml-100k", seed=seed
-    )
-    protocol = f"MovieLens-100K; every rating is a positive. {data.protocol}"
     film = frame.drop_duplicates("item")  # in the order in which the items are numbered
-    genres = (film[[f"genre_{k}" for k in (1, 2, 3)]].agg(" ".join, axis=1)).str.strip()
-    texts = tuple((film["title"] + ". " + genres).tolist())
-    return dataclasses.replace(data, protocol=protocol, texts=texts)
-
-
-def sequence_of(frame: pd.DataFrame, length: int) -> Dataset:
-    """Next-item rows, leave-one-out, of a frame as `ratings` returns it."""
-    user, item = (pd.factorize(frame[name])[0].astype(np.int64) for name in ("user", "item"))
-    declared = {name: segment.declared(frame[name])[0].numpy() for name in ("age", "gender")}
-    source = "MovieLens-100K; every rating is an event, those of one second in order of item."
-    times = frame["timestamp"].to_numpy(np.int64)
-    events = Events("ml-100k", source, user, item, times=times, segments=declared)
-    return sequence_dataset(events, length)
-
-
-def with_history(frame: pd.DataFrame, length: int, seed: int) -> Dataset:
-    """Clicks with the user's last `length` items, of a frame as `ratings` returns it."""
-    user, item = (pd.factorize(frame[name])[0].astype(np.int64) for name in ("user", "item"))
-    categories = {name: pd.factorize(frame[name])[0].astype(np.int64) for name in FEATURES}
-    declared = {name: segment.declared(frame[name])[0].numpy() for name in ("age", "gender")}
-    events = Events(
-        "ml-100k", "MovieLens-100K.", user, item, frame["rating"].to_numpy(np.float32),
-        frame["timestamp"].to_numpy(np.int64), categories, segments=declared,
-    )  # fmt: skip
-    return ctr_dataset(events, "random", CLICK, length, seed)
+    genres = film[[f"genre_{k}" for k in (1, 2, 3)]].agg(" ".join, axis=1).str.strip()
+    _, genders = segment.declared(frame["gender"])
+    legend = ", ".join(f"{number} = {value}" for number, value in genders.items())
+    return Events(
+        "ml-100k",
+        "MovieLens-100K; every rating is an event, those of one second in order of item. "
+        f"Gender: {legend}.",
+        codes("user"),
+        codes("item"),
+        frame["rating"].to_numpy(np.float32),
+        frame["timestamp"].to_numpy(np.int64),
+        categories={name: codes(name) for name in FEATURES},
+        segments={c: segment.declared(frame[c])[0].numpy() for c in ("age", "gender")},
+        texts=tuple((film["title"] + ". " + genres).tolist()),
+    )
 
 
 def read_grouplens(files: Mapping[str, bytes]) -> pd.DataFrame:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 
 from baselines.base import Dataset, DataSource, Split
 from baselines.data import segments as segment
 from baselines.data.events import Events
+from baselines.data.filters import chosen, core, once, rows_of
 from baselines.data.splits import TEST, TRAIN, VALID, deal, event_parts, parse_split
 from baselines.errors import LeanRecError
 
@@ -114,7 +115,7 @@ def ctr_dataset(
     labels, click = _labels(events, threshold)
     columns = {role: getattr(events, f"{role}s") for role in events.roles} | dict(events.categories)
     kind, _ = parse_split(split)
-    groups = _groups([*columns.values(), labels], seed) if kind == "random" else None
+    groups = _groups([*columns.values(), labels]) if kind == "random" else None
     parts, words = event_parts(events, split, seed, groups)
     check_parts(parts, events.name, labels)
     trained = parts == TRAIN
@@ -144,7 +145,7 @@ def ctr_dataset(
         fields=fields,
         numeric=tuple(events.numbers),
         texts=events.texts,
-        protocol=f"{events.source} Click = {click}. {words}"
+        protocol=f"{events.source} Click = {click}. {words}".strip()
         + (f" The user's last {history} items before the row." if history else ""),
     )  # fmt: skip
 
@@ -165,14 +166,14 @@ def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) 
     known = trained[events.users]
     fields = {"user": int(events.users.max()) + 1, "item": int(events.items.max()) + 1}
     if not known.all():
-        events, parts = _rows(events, known), parts[known]
+        events, parts = rows_of(events, known), parts[known]
     check_parts(parts, events.name)
     inputs = (torch.from_numpy(events.users), torch.from_numpy(events.items))
     rows = Split(inputs, torch.ones(len(events)), *inputs, _segments(events, parts))
     return Dataset(
         events.name, *deal(rows, parts),
         fields=fields,
-        protocol=f"{events.source} {words}; {ranking}.".replace(".;", ";"),
+        protocol=f"{events.source} {words}; {ranking}.".replace(".;", ";").strip(),
         texts=events.texts,
         cold=cold,
     )  # fmt: skip
@@ -187,51 +188,6 @@ def _part_by_part(events: Events, parts: np.ndarray) -> Events:
     place[order] = np.arange(len(order))
     texts = tuple(events.texts[item] for item in order) if events.texts else ()
     return replace(events, items=place[events.items], texts=texts)
-
-
-def core(events: Events, min_user: int, min_item: int) -> tuple[Events, str]:
-    """The largest set of events in which each user and item has so many, and that in words."""
-    if min_user <= 1 and min_item <= 1:
-        return events, ""
-    keep = np.ones(len(events), dtype=bool)
-    while True:
-        enough = keep.copy()
-        for ids, least in ((events.users, min_user), (events.items, min_item)):
-            enough &= np.bincount(ids, keep)[ids] >= least
-        if (enough == keep).all():
-            break
-        keep = enough
-    words = f"Users of ≥ {min_user} and items of ≥ {min_item} events (k-core). "
-    return chosen(events, keep), words
-
-
-def once(events: Events) -> Events:
-    """The first event of each (user, item) pair."""
-    pair = events.users * (int(events.items.max(initial=0)) + 1) + events.items
-    if len(pair) < 2 or (pair[1:] > pair[:-1]).all():
-        return events
-    first = np.zeros(len(pair), dtype=bool)
-    first[np.unique(pair, return_index=True)[1]] = True
-    return events if first.all() else chosen(events, first)
-
-
-def chosen(events: Events, keep: np.ndarray) -> Events:
-    """The events where `keep` (bool [n]) holds; users and items numbered anew without gaps.
-
-    Raises LeanRecError where none is left.
-    """
-    if not keep.any():
-        raise LeanRecError(
-            f"{events.name}: no event passes the filters.", "Nothing was run.", "Weaken them."
-        )
-    rows = _rows(events, keep)
-    users, items = (np.flatnonzero(np.bincount(ids)) for ids in (rows.users, rows.items))
-    place = np.zeros(int(rows.items.max()) + 1, dtype=np.int64)
-    place[items] = np.arange(len(items))
-    texts = tuple(events.texts[item] for item in items.tolist()) if events.texts else ()
-    return replace(
-        rows, users=np.searchsorted(users, rows.users), items=place[rows.items], texts=texts
-    )
 
 
 def check_parts(parts: np.ndarray, name: str, labels: np.ndarray | None = None) -> None:
@@ -249,20 +205,6 @@ def check_parts(parts: np.ndarray, name: str, labels: np.ndarray | None = None) 
             "Quality could not be judged.",
             "Give more rows" + (", of both classes." if labels is not None else "."),
         )
-
-
-def _rows(events: Events, keep: np.ndarray) -> Events:
-    def of(column: np.ndarray | None) -> np.ndarray | None:
-        return None if column is None else column[keep]
-
-    def each(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: column[keep] for name, column in columns.items()}
-
-    return replace(
-        events, users=events.users[keep], items=events.items[keep], ratings=of(events.ratings),
-        times=of(events.times), parts=of(events.parts), categories=each(events.categories),
-        numbers=each(events.numbers), segments=each(events.segments),
-    )  # fmt: skip
 
 
 def _said(data: Dataset, words: str) -> Dataset:
@@ -297,20 +239,10 @@ def _labels(events: Events, threshold: float | None) -> tuple[np.ndarray, str]:
     return values.astype(np.float32), "label"
 
 
-def _groups(columns: list[np.ndarray], seed: int) -> np.ndarray:
-    """A number for each distinct row of `columns`, int64 [n]; by two 64-bit hashes' worth of bits.
-
-    Rows are told apart by a random linear hash modulo 2⁶⁴: two distinct rows of 10⁸ collide with
-    probability below 10⁻³ and then merely share a part.
-    """
-    random = np.random.default_rng(seed)
-    key = np.zeros(len(columns[0]), dtype=np.uint64)
-    for column in columns:
-        odd = np.uint64(random.integers(2**62) * 2 + 1)
-        with np.errstate(over="ignore"):
-            key = (key ^ (column.astype(np.int64).view(np.uint64) + np.uint64(1))) * odd
-            key ^= key >> np.uint64(29)
-    return np.unique(key, return_inverse=True)[1]
+def _groups(columns: list[np.ndarray]) -> np.ndarray:
+    """A number for each distinct row of `columns`, in their order: int64 [n]."""
+    frame = pd.DataFrame(dict(enumerate(columns)))
+    return frame.groupby(list(frame.columns)).ngroup().to_numpy()
 
 
 def _numbering(codes: np.ndarray, trained: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ import torch
 from numpy.testing import assert_array_equal
 
 from baselines.data import ml100k
-from baselines.data.ml100k import GENRES, ctr_of, read_grouplens, read_recbole, retrieval_of
+from baselines.data.ml100k import CLICK, GENRES, events_of, read_grouplens, read_recbole
+from baselines.data.views import ctr_dataset, retrieval_dataset
 from baselines.errors import LeanRecError
 
 # (id, title, year, what stands after the year, genres)
@@ -111,7 +112,8 @@ def test_the_real_data_have_the_published_sizes(ml100k_ratings):
 
 
 def test_clicks_of_the_real_data(ml100k_ratings):
-    data = ctr_of(ml100k_ratings, seed=0)
+    events = events_of(ml100k_ratings)
+    data = ctr_dataset(events, threshold=CLICK)
     assert [len(part) for part in (data.train, data.valid, data.test)] == [80_000, 10_000, 10_000]
     assert list(data.fields) == ["user", "item", *ml100k.FEATURES]
     clicks = sum(part.labels.sum() for part in (data.train, data.valid, data.test))
@@ -122,12 +124,12 @@ def test_clicks_of_the_real_data(ml100k_ratings):
     assert set(data.test.segments["age"].tolist()) == set(ml100k.AGE_GROUPS)
     assert set(data.test.segments["popularity"].tolist()) == set(range(10))
     assert "rating ≥ 4" in data.protocol
-    assert ctr_of(ml100k_ratings, seed=0).digest == data.digest
-    assert ctr_of(ml100k_ratings, seed=1).digest != data.digest
+    assert ctr_dataset(events, threshold=CLICK).digest == data.digest
+    assert ctr_dataset(events, threshold=CLICK, seed=1).digest != data.digest
 
 
 def test_the_ranking_task_of_the_real_data(ml100k_ratings):
-    data = retrieval_of(ml100k_ratings, seed=0)
+    data = retrieval_dataset(events_of(ml100k_ratings))
     assert data.fields == {"user": 943, "item": 1682}
     per_item = np.bincount(torch.cat([p.items for p in (data.train, data.valid, data.test)]))
     expected = per_item - np.rint(0.75 * per_item)
