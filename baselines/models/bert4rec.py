@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.base import DATASETS, Baseline, Dataset, Recipe, baseline
-from baselines.models.layers import FastDropout
-from baselines.models.sasrec import Block, small_weights
+from baselines.base import Dataset, baseline
+from baselines.models.layers import FastDropout, small_weights
+from baselines.models.sasrec import Block
+from baselines.models.sequences import SequenceBaseline
 from baselines.tasks.sequence import MASK, Sequence
 
 
@@ -62,38 +63,18 @@ class BERT4Rec(nn.Module):
 
 @baseline("bert4rec")
 @dataclass(frozen=True)
-class BERT4RecBaseline(Baseline):
-    """BERT4Rec. dataset: a data source's spec. length: of histories, in items. hidden: the share
-    of items that are hidden in training."""
+class BERT4RecBaseline(SequenceBaseline):
+    """BERT4Rec on what users took in order. hidden: the share of items hidden in training."""
 
-    dataset: str = "ml-100k"
-    length: int = 50
-    embedding_dim: int = 64
     blocks: int = 2
     heads: int = 2
-    dropout: float = 0.2
     hidden: float = 0.2
-    lr: float = 1e-3
-    batch_size: int = 128
     epochs: int = 300
-    patience: int = 20
 
     @property
     def task(self) -> Sequence:
         """Hidden items, told by cross-entropy over all items."""
         return Sequence("cloze", hidden=self.hidden)
-
-    @property
-    def recipe(self) -> Recipe:
-        """Adam with β₂ = .98; fast products of float32 matrices."""
-        return Recipe(
-            lr=self.lr, betas=(0.9, 0.98), matmul_precision="medium", batch_size=self.batch_size,
-            epochs=self.epochs, patience=self.patience,
-        )  # fmt: skip
-
-    def data(self) -> Dataset:
-        """Windows of each user's items in order."""
-        return DATASETS.make(self.dataset).sequence(self.length)
 
     def build(self, data: Dataset) -> BERT4Rec:
         """A fresh model for the items of `data`."""

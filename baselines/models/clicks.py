@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from baselines.base import DATASETS, Baseline, Dataset, Recipe
 from baselines.tasks.ctr import CTR
@@ -55,7 +55,13 @@ class ClickBaseline(Baseline):
         """The impressions of `dataset`."""
         return DATASETS.make(self.dataset).ctr()
 
-    @property
-    def hidden(self) -> Sequence[int]:
-        """Units of each hidden layer."""
-        return (self.width,) * self.depth
+    def sizes(self, data: Dataset) -> dict[str, Any]:
+        """What every click model is built from: its fields, and the sizes of its MLP."""
+        return {
+            "cardinalities": list(data.fields.values()),
+            "embedding_dim": self.embedding_dim,
+            "hidden": (self.width,) * self.depth,
+            "dropout": self.dropout,
+            "batch_norm": self.batch_norm,
+            "numbers": len(data.numeric),
+        }

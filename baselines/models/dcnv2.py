@@ -60,12 +60,4 @@ class DCNv2Baseline(ClickBaseline):
 
     def build(self, data: Dataset) -> DCNv2:
         """A fresh model for the fields of `data`."""
-        return DCNv2(
-            list(data.fields.values()),
-            self.embedding_dim,
-            self.hidden,
-            self.cross_layers,
-            self.dropout,
-            self.batch_norm,
-            len(data.numeric),
-        )
+        return DCNv2(**self.sizes(data), cross_layers=self.cross_layers)

@@ -54,11 +54,4 @@ class DeepFMBaseline(ClickBaseline):
 
     def build(self, data: Dataset) -> DeepFM:
         """A fresh model for the fields of `data`."""
-        return DeepFM(
-            list(data.fields.values()),
-            self.embedding_dim,
-            self.hidden,
-            self.dropout,
-            self.batch_norm,
-            len(data.numeric),
-        )
+        return DeepFM(**self.sizes(data))

@@ -89,12 +89,4 @@ class DINBaseline(ClickBaseline):
 
     def build(self, data: Dataset) -> DIN:
         """A fresh model for the fields of `data`."""
-        return DIN(
-            list(data.fields.values()),
-            self.embedding_dim,
-            self.hidden,
-            self.dropout,
-            self.batch_norm,
-            len(data.numeric),
-            list(data.fields).index("item"),
-        )
+        return DIN(**self.sizes(data), item=list(data.fields).index("item"))

@@ -77,11 +77,4 @@ class DLRMBaseline(ClickBaseline):
 
     def build(self, data: Dataset) -> DLRM:
         """A fresh model for the fields of `data`."""
-        return DLRM(
-            list(data.fields.values()),
-            self.embedding_dim,
-            self.hidden,
-            self.dropout,
-            self.batch_norm,
-            len(data.numeric),
-        )
+        return DLRM(**self.sizes(data))

@@ -50,11 +50,4 @@ class DNNBaseline(ClickBaseline):
 
     def build(self, data: Dataset) -> DNN:
         """A fresh model for the fields of `data`."""
-        return DNN(
-            list(data.fields.values()),
-            self.embedding_dim,
-            self.hidden,
-            self.dropout,
-            self.batch_norm,
-            len(data.numeric),
-        )
+        return DNN(**self.sizes(data))

@@ -113,13 +113,4 @@ class FinalMLPBaseline(ClickBaseline):
             names.index(name) if name in names else place % len(names)
             for place, name in enumerate(("user", "item"))
         )
-        return FinalMLP(
-            list(data.fields.values()),
-            self.embedding_dim,
-            self.hidden,
-            self.dropout,
-            self.batch_norm,
-            len(data.numeric),
-            (user, item),
-            heads=self.heads,
-        )
+        return FinalMLP(**self.sizes(data), contexts=(user, item), heads=self.heads)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.base import DATASETS, Baseline, Dataset, Recipe, baseline
-from baselines.models.layers import FastDropout
-from baselines.models.sasrec import small_weights
-from baselines.tasks.sequence import Objective, Sequence
+from baselines.base import Dataset, baseline
+from baselines.models.layers import FastDropout, small_weights
+from baselines.models.sequences import NextItemBaseline
 
 
 class GRU4Rec(nn.Module):
@@ -55,38 +54,12 @@ class GRU4Rec(nn.Module):
 
 @baseline("gru4rec")
 @dataclass(frozen=True)
-class GRU4RecBaseline(Baseline):
-    """GRU4Rec. dataset: a data source's spec. length: of histories, in items."""
+class GRU4RecBaseline(NextItemBaseline):
+    """GRU4Rec on what users took in order."""
 
-    dataset: str = "ml-100k"
-    length: int = 50
-    embedding_dim: int = 64
     hidden: int = 128
     layers: int = 1
-    dropout: float = 0.2
-    objective: Objective = "full-ce"
-    negatives: int = 256
-    lr: float = 1e-3
-    batch_size: int = 128
-    epochs: int = 200
     patience: int = 10
-
-    @property
-    def task(self) -> Sequence:
-        """The next item at every place of a window."""
-        return Sequence(self.objective, self.negatives)
-
-    @property
-    def recipe(self) -> Recipe:
-        """Adam; fast products of float32 matrices."""
-        return Recipe(
-            lr=self.lr, matmul_precision="medium", batch_size=self.batch_size,
-            epochs=self.epochs, patience=self.patience,
-        )  # fmt: skip
-
-    def data(self) -> Dataset:
-        """Windows of each user's items in order."""
-        return DATASETS.make(self.dataset).sequence(self.length)
 
     def build(self, data: Dataset) -> GRU4Rec:
         """A fresh model for the items of `data`."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.base import DATASETS, Baseline, Dataset, Recipe, baseline
-from baselines.models.layers import FastDropout, glorot_linear
-from baselines.models.sasrec import causal_mask, small_weights
-from baselines.tasks.sequence import Objective, Sequence
+from baselines.base import Dataset, baseline
+from baselines.models.layers import FastDropout, causal_mask, glorot_linear, small_weights
+from baselines.models.sequences import NextItemBaseline
+from baselines.tasks.sequence import Objective
 
 
 class HSTULayer(nn.Module):
@@ -87,38 +87,14 @@ class HSTU(nn.Module):
 
 @baseline("hstu")
 @dataclass(frozen=True)
-class HSTUBaseline(Baseline):
-    """HSTU. dataset: a data source's spec. length: of histories, in items."""
+class HSTUBaseline(NextItemBaseline):
+    """HSTU on what users took in order."""
 
-    dataset: str = "ml-100k"
-    length: int = 50
-    embedding_dim: int = 64
     blocks: int = 2
     heads: int = 1
     dropout: float = 0.5
     objective: Objective = "sampled-softmax"
-    negatives: int = 256
-    lr: float = 1e-3
-    batch_size: int = 128
-    epochs: int = 200
     patience: int = 10
-
-    @property
-    def task(self) -> Sequence:
-        """The next item at every place of a window."""
-        return Sequence(self.objective, self.negatives)
-
-    @property
-    def recipe(self) -> Recipe:
-        """Adam with β₂ = .98; fast products of float32 matrices."""
-        return Recipe(
-            lr=self.lr, betas=(0.9, 0.98), matmul_precision="medium", batch_size=self.batch_size,
-            epochs=self.epochs, patience=self.patience,
-        )  # fmt: skip
-
-    def data(self) -> Dataset:
-        """Windows of each user's items in order."""
-        return DATASETS.make(self.dataset).sequence(self.length)
 
     def build(self, data: Dataset) -> HSTU:
         """A fresh model for the items of `data`."""

@@ -1,4 +1,5 @@
-"""Bricks that several models share: field embeddings, a multilayer perceptron, cheap dropout."""
+"""Bricks that several models share: field embeddings, a multilayer perceptron, cheap dropout, the
+causal mask, initial weights."""
 
 from __future__ import annotations
 
@@ -120,3 +121,23 @@ def glorot_linear(model: nn.Module) -> None:
             nn.init.xavier_normal_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def causal_mask(real: Tensor) -> Tensor:
+    """bool [B, 1, L, L]: a place reads itself and the real places (bool [B, L]) before it."""
+    length = real.shape[1]
+    ones = torch.ones(length, length, dtype=torch.bool, device=real.device)
+    return (ones.tril() & real[:, None, None, :]) | torch.eye(
+        length, dtype=torch.bool, device=real.device
+    )
+
+
+def small_weights(model: nn.Module, std: float = 0.02) -> None:
+    """Tables and linear weights from N(0, std²), biases zero, the padding row zero."""
+    for module in model.modules():
+        if isinstance(module, (nn.Embedding, nn.Linear)):
+            nn.init.normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.base import DATASETS, Baseline, Dataset, Recipe, baseline
-from baselines.models.layers import FastDropout
-from baselines.tasks.sequence import Objective, Sequence
+from baselines.base import Dataset, baseline
+from baselines.models.layers import FastDropout, causal_mask, small_weights
+from baselines.models.sequences import NextItemBaseline
 
 
 class Block(nn.Module):
@@ -81,60 +81,14 @@ class SASRec(nn.Module):
         return self.encode(history), self.item(items)
 
 
-def causal_mask(real: Tensor) -> Tensor:
-    """bool [B, 1, L, L]: a place reads itself and the real places (bool [B, L]) before it."""
-    length = real.shape[1]
-    ones = torch.ones(length, length, dtype=torch.bool, device=real.device)
-    return (ones.tril() & real[:, None, None, :]) | torch.eye(
-        length, dtype=torch.bool, device=real.device
-    )
-
-
-def small_weights(model: nn.Module, std: float = 0.02) -> None:
-    """Tables and linear weights from N(0, std²), biases zero, the padding row zero."""
-    for module in model.modules():
-        if isinstance(module, (nn.Embedding, nn.Linear)):
-            nn.init.normal_(module.weight, std=std)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            nn.init.zeros_(module.weight[module.padding_idx])
-
-
 @baseline("sasrec")
 @dataclass(frozen=True)
-class SASRecBaseline(Baseline):
-    """SASRec. dataset: a data source's spec. length: of histories, in items."""
+class SASRecBaseline(NextItemBaseline):
+    """SASRec on what users took in order."""
 
-    dataset: str = "ml-100k"
     length: int = 200
-    embedding_dim: int = 64
     blocks: int = 2
     heads: int = 1
-    dropout: float = 0.2
-    objective: Objective = "full-ce"
-    negatives: int = 256
-    lr: float = 1e-3
-    batch_size: int = 128
-    epochs: int = 200
-    patience: int = 20
-
-    @property
-    def task(self) -> Sequence:
-        """The next item at every place of a window."""
-        return Sequence(self.objective, self.negatives)
-
-    @property
-    def recipe(self) -> Recipe:
-        """Adam with β₂ = .98; fast products of float32 matrices."""
-        return Recipe(
-            lr=self.lr, betas=(0.9, 0.98), matmul_precision="medium", batch_size=self.batch_size,
-            epochs=self.epochs, patience=self.patience,
-        )  # fmt: skip
-
-    def data(self) -> Dataset:
-        """Windows of each user's items in order."""
-        return DATASETS.make(self.dataset).sequence(self.length)
 
     def build(self, data: Dataset) -> SASRec:
         """A fresh model for the items of `data`."""
