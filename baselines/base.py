@@ -179,8 +179,8 @@ class Scored:
 class QualityMetric(ABC):
     """One quality metric: its name, unit, direction, and how to compute it."""
 
-    name: ClassVar[str]
-    unit: ClassVar[str] = ""
+    name: str  # of the class, or of an object whose parameters are in its name
+    unit: str = ""
     direction: ClassVar[Direction] = "higher"
 
     @abstractmethod
@@ -203,9 +203,9 @@ class Task(ABC):
 
     @abstractmethod
     def batches(
-        self, split: Split, batch_size: int, generator: torch.Generator, device: torch.device
+        self, data: Dataset, batch_size: int, generator: torch.Generator, device: torch.device
     ) -> Iterator[Batch]:
-        """One epoch of shuffled training batches: what `loss` takes. The last may be smaller."""
+        """One epoch of the train split, shuffled: what `loss` takes. The last may be smaller."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from baselines.base import Batch, Dataset, Direction, Recipe, Split, Task
+from baselines.base import Batch, Dataset, Direction, Recipe, Task
 from baselines.checkpoint import Checkpoint
 from baselines.errors import LeanRecError
 
@@ -106,9 +106,9 @@ class Trainer:
             optimisers.append(adam(dense, lr=recipe.lr, betas=recipe.betas, fused=True))
         return optimisers
 
-    def batches(self, split: Split) -> Iterator[Batch]:
+    def batches(self, data: Dataset) -> Iterator[Batch]:
         """The next epoch's batches, on the device. The n-th call depends on the seed alone."""
-        return self.task.batches(split, self.recipe.batch_size, self._order, self.device)
+        return self.task.batches(data, self.recipe.batch_size, self._order, self.device)
 
     def step(self, batch: Batch) -> Tensor:
         """One optimiser step. Returns the loss before it: float32 scalar, detached, on the device.
@@ -239,7 +239,7 @@ class Trainer:
         self.model.train()
         start = time.perf_counter()
         total, steps = torch.zeros((), device=self.device), 0
-        for batch in self.batches(data.train):
+        for batch in self.batches(data):
             total += self.step(batch)
             steps += 1
             if steps % CHECK_EVERY == 0:

@@ -63,7 +63,7 @@ def training_memory(pipeline: Pipeline, arm: Arm, scenario: str) -> Iterator[Val
     """Memory of training one arm for a few steps, model, gradients and optimiser included."""
     meter = _Meter(pipeline.device)
     trainer = pipeline.trainer(pipeline.fresh_model(pipeline.device.torch_device))
-    batches = list(islice(trainer.batches(pipeline.data.train), TRAINING_STEPS))
+    batches = list(islice(trainer.batches(pipeline.data), TRAINING_STEPS))
     yield from meter.rows(arm, scenario, lambda *batch: trainer.step(batch), batches)
 
 

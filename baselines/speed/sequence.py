@@ -22,8 +22,9 @@ def rows(quick: bool = False) -> list[SpeedRow]:
     """
     dataset = "planted(users=300, ids=200)" if quick else "ml-100k"
     baseline = SASRecBaseline(
-        dataset, LENGTH, DIM, BLOCKS, HEADS, DROPOUT, lr=RATE, batch_size=BATCH
-    )
+        dataset=dataset, length=LENGTH, embedding_dim=DIM, blocks=BLOCKS, heads=HEADS,
+        dropout=DROPOUT, lr=RATE, batch_size=BATCH,
+    )  # fmt: skip
     data = baseline.data()
     (history,) = data.train.inputs
     targets = int((history != data.fields["item"]).sum())
@@ -31,7 +32,7 @@ def rows(quick: bool = False) -> list[SpeedRow]:
     trainer = Trainer(baseline.build(data), baseline.task, baseline.recipe, torch.device("cpu"), 0)
 
     def ours() -> None:
-        for batch in trainer.batches(data.train):
+        for batch in trainer.batches(data):
             trainer.step(batch)
 
     plain = baseline.build(data)

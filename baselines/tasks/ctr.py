@@ -44,9 +44,10 @@ class CTR(Task):
         return CTR_METRICS
 
     def batches(
-        self, split: Split, batch_size: int, generator: torch.Generator, device: torch.device
+        self, data: Dataset, batch_size: int, generator: torch.Generator, device: torch.device
     ) -> Iterator[Batch]:
         """Every row once, in an order drawn from `generator`."""
+        split = data.train
         columns = (*split.inputs, split.labels)
         for rows in torch.randperm(len(split), generator=generator).split(batch_size):
             yield tuple(

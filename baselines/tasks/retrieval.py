@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, takewhile
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +50,11 @@ class ScoreRetriever(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """As `Retriever.forward`."""
-        all_scores = self.model.scores(users).float()  # type: ignore[operator]
+        all_scores = self.model.scores(users).float()
         return all_scores, top(all_scores, ANSWER)[1]
 
 
@@ -87,13 +87,14 @@ class Retrieval(Task):
         return (*RETRIEVAL_METRICS, *LIST_METRICS)
 
     def batches(
-        self, split: Split, batch_size: int, generator: torch.Generator, device: torch.device
+        self, data: Dataset, batch_size: int, generator: torch.Generator, device: torch.device
     ) -> Iterator[Batch]:
         """Every interaction once, in an order drawn from `generator`, with fresh negatives.
 
         The catalogue is every item up to the highest id of the split. A BPR negative that the
         user has taken is drawn again, as `sampling.untaken` does.
         """
+        split = data.train
         items = int(split.items.max()) + 1
         order = torch.randperm(len(split), generator=generator)
         users, positives = (

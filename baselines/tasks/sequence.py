@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,7 +45,8 @@ class NextItem(nn.Module):
                 "The task serves the state of a history over an index of items.",
                 "Give the model both: item ids → vectors, histories → states.",
             )
-        self.model, self.mask = model, mask
+        self.model: Any = model
+        self.mask = mask
         device = next((t.device for t in (*model.parameters(), *model.buffers())), None)
         with torch.no_grad():
             if isinstance(table, nn.Embedding):
@@ -60,7 +61,7 @@ class NextItem(nn.Module):
         if self.mask:
             asked = history.new_full((len(history), 1), MASK)
             history = torch.cat((history[:, 1:], asked), dim=1)
-        last = self.model.encode(history)[:, -1]  # type: ignore[operator]
+        last = self.model.encode(history)[:, -1]
         all_scores = (last @ self.index.T).float()
         return all_scores, top(all_scores, ANSWER)[1]
 
@@ -99,7 +100,7 @@ class Sequence(Task):
         return RETRIEVAL_METRICS
 
     def batches(
-        self, split: Split, batch_size: int, generator: torch.Generator, device: torch.device
+        self, data: Dataset, batch_size: int, generator: torch.Generator, device: torch.device
     ) -> Iterator[Batch]:
         """Every window once, with fresh negatives or masks.
 
@@ -107,8 +108,8 @@ class Sequence(Task):
         order. Each holds about as many real items as `batch_size` windows do on average, so that
         every item weighs about the same.
         """
+        split, pad = data.train, data.fields["item"]
         (histories,) = split.inputs
-        pad = _padding(split)
         nexts = torch.cat((histories[:, 1:], split.items[:, None]), dim=1)
         told = nexts if self.objective == "cloze" else histories
         lengths = (told != pad).sum(1)
@@ -244,18 +245,6 @@ def _taken(data: Dataset, split: Split) -> Callable[[Tensor], Pairs]:
         return row[stays], item[stays]
 
     return pairs
-
-
-def _padding(split: Split) -> int:
-    """The id that pads the histories: the highest, if it only ever comes before a row's items.
-
-    Else nothing is padded, and it is the next id.
-    """
-    (histories,) = split.inputs
-    highest = int(torch.maximum(histories.max(), split.items.max()))
-    is_highest = torch.cat((histories, split.items[:, None]), dim=1) == highest
-    inside = (is_highest[:, 1:] & ~is_highest[:, :-1]).any() or is_highest[:, -1].any()
-    return highest + 1 if inside else highest
 
 
 def _similar(lengths: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -49,7 +49,7 @@ class Train(TimedScenario):
                 for p in (comparison.control, comparison.treatment)
             )
             drawn = itertools.islice(
-                control.batches(comparison.control.data.train),
+                control.batches(comparison.control.data),
                 comparison.protocol.distinct_batches,
             )
             batches = list(drawn)

@@ -31,7 +31,7 @@ RECIPES = {
 }
 
 
-class Killed(Exception):  # noqa: N818 - what happens, not an error
+class KilledError(Exception):
     """Stands for the kill."""
 
 
@@ -50,7 +50,7 @@ def fit(recipe: Recipe, folder: Path | None, kill_after: int = 99) -> tuple[nn.M
     def note(epoch: Epoch) -> None:
         seen.append(epoch)
         if len(seen) == kill_after:
-            raise Killed
+            raise KilledError
 
     recipe = dataclasses.replace(recipe, epochs=7, patience=3, batch_size=64)
     return model, Trainer(model, CTR(), recipe, CPU, 5).fit(made, note, folder)
@@ -83,7 +83,7 @@ def test_killed_and_gone_on_it_ends_as_if_it_never_had_been(
     name: str,
     kill_after: int,
 ) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(RECIPES[name], tmp_path, kill_after)
     assert_same(fit(RECIPES[name], tmp_path), uninterrupted[name])
 
@@ -95,7 +95,7 @@ def test_killed_again_and_again_it_gets_there(
     while True:
         try:
             ended = fit(RECIPES["dense"], tmp_path, kill_after=1)
-        except Killed:
+        except KilledError:
             kills += 1
         else:
             break
@@ -123,19 +123,19 @@ def test_a_kill_within_the_writing_leaves_the_checkpoint_before(
     def breaking(*args: object, **options: object) -> object:
         calls[0] += 1
         if calls[0] > 5:
-            raise Killed
+            raise KilledError
         return real(*args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(room, call, breaking)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             fit(RECIPES["dense"], tmp_path)
     assert_same(fit(RECIPES["dense"], tmp_path), uninterrupted["dense"])
 
 
 def test_the_folder_holds_no_more_than_the_last_and_the_best(tmp_path: Path) -> None:
     for kill_after in range(1, 6):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             fit(RECIPES["sparse"], tmp_path / str(kill_after), kill_after)
         names = [p.name for p in (tmp_path / str(kill_after)).iterdir()]
         assert sum(n.startswith("weights-") for n in names) <= 2
@@ -155,7 +155,7 @@ def test_a_full_disk_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_weights_that_are_cut_short_are_not_taken(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(RECIPES["dense"], tmp_path, kill_after=1)
     os.truncate(tmp_path / "weights-0", 100)
     with pytest.raises(EOFError, match="weights-0 is shorter"):

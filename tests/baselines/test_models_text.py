@@ -150,7 +150,7 @@ def test_items_never_trained_on_are_told_apart_by_their_texts() -> None:
     model = made.build(data)
     trainer = Trainer(model, made.task, Recipe(lr=5e-3), torch.device("cpu"), 0)
     for _ in range(12):
-        for batch in trainer.batches(data.train):
+        for batch in trainer.batches(data):
             trainer.step(batch)
     model.eval()
     with torch.no_grad():

@@ -37,7 +37,7 @@ def test_it_learns_planted_tastes_better_than_chance(loss: str) -> None:
 
     chance = ndcg()
     for _ in range(2):
-        for batch in trainer.batches(data.train):
+        for batch in trainer.batches(data):
             trainer.step(batch)
     assert chance < 0.05
     assert 0.1 < ndcg() <= data.best["ndcg@10"]

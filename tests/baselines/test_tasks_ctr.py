@@ -58,7 +58,7 @@ def test_autocast_still_serves_float32(data: Dataset) -> None:
 def test_an_epoch_holds_every_row_once(data: Dataset) -> None:
     def rows_of(seed: int) -> list[tuple[float, ...]]:
         generator = torch.Generator().manual_seed(seed)
-        batches = list(CTR().batches(data.train, 300, generator, CPU))
+        batches = list(CTR().batches(data, 300, generator, CPU))
         assert [len(labels) for _, labels in batches] == [300, 300, 200]
         return [
             (*ids, y) for b in batches for ids, y in zip(b[0].tolist(), b[1].tolist(), strict=True)

@@ -27,6 +27,11 @@ def split_of(pairs: list[tuple[int, int]]) -> Split:
     return Split((users, items), torch.ones(len(users)), users, items, {"parity": items % 2})
 
 
+def dataset_of(train: Split) -> Dataset:
+    sizes = {"user": int(train.users.max()) + 1, "item": int(train.items.max()) + 1}
+    return Dataset("pairs", train, train, train, sizes, "")
+
+
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     return planted.interactions(users=40, items=150, rows=2000)
@@ -74,7 +79,7 @@ def test_the_loss_is_float32_under_autocast(
     objective: Literal["sampled-softmax", "bpr"], data: Dataset, model: TwoTower
 ) -> None:
     task = Retrieval(objective, 16)
-    batch = next(task.batches(data.train, 32, torch.Generator(), CPU))
+    batch = next(task.batches(data, 32, torch.Generator(), CPU))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert task.loss(model, batch).dtype == torch.float32
 
@@ -85,7 +90,7 @@ def test_an_epoch_holds_every_interaction_once(
 ) -> None:
     def epoch(seed: int) -> list[tuple[Tensor, ...]]:
         generator = torch.Generator().manual_seed(seed)
-        return list(Retrieval(objective, 16).batches(data.train, 100, generator, CPU))
+        return list(Retrieval(objective, 16).batches(data, 100, generator, CPU))
 
     batches = epoch(0)
     pairs = Counter(
@@ -98,7 +103,7 @@ def test_an_epoch_holds_every_interaction_once(
 
 
 def test_shared_negatives_cover_the_catalogue_evenly(data: Dataset) -> None:
-    batches = Retrieval(negatives=4000).batches(data.train, 100, torch.Generator(), CPU)
+    batches = Retrieval(negatives=4000).batches(data, 100, torch.Generator(), CPU)
     negatives = torch.cat([negatives for *_, negatives in batches])
     counts = negatives.bincount(minlength=int(data.train.items.max()) + 1)
     expected = len(negatives) / len(counts)
@@ -108,14 +113,16 @@ def test_shared_negatives_cover_the_catalogue_evenly(data: Dataset) -> None:
 def test_bpr_negatives_are_items_that_the_user_has_not_taken() -> None:
     train = split_of([(u, i) for u in range(20) for i in range(3)] + [(0, 99)])
     taken = set(zip(train.users.tolist(), train.items.tolist(), strict=True))
-    for users, _, negatives in Retrieval("bpr").batches(train, 8, torch.Generator(), CPU):
+    batches = Retrieval("bpr").batches(dataset_of(train), 8, torch.Generator(), CPU)
+    for users, _, negatives in batches:
         drawn = zip(users.tolist(), negatives.tolist(), strict=True)
         assert not taken & set(drawn)
 
 
 def test_bpr_ends_even_where_a_user_has_taken_everything() -> None:
     everything = split_of([(0, i) for i in range(4)])
-    assert len(list(Retrieval("bpr").batches(everything, 2, torch.Generator(), CPU))) == 2
+    batches = Retrieval("bpr").batches(dataset_of(everything), 2, torch.Generator(), CPU)
+    assert len(list(batches)) == 2
 
 
 def test_the_answer_is_all_scores_and_the_best_items(data: Dataset, model: TwoTower) -> None:

@@ -44,7 +44,7 @@ def model() -> SASRec:
 
 
 def batches(task: Sequence, data: Dataset, seed: int = 0) -> list[tuple[Tensor, ...]]:
-    return list(task.batches(data.train, 8, torch.Generator().manual_seed(seed), CPU))
+    return list(task.batches(data, 8, torch.Generator().manual_seed(seed), CPU))
 
 
 def test_an_epoch_trains_each_position_once_and_cuts_padding(data: Dataset) -> None:
@@ -57,6 +57,16 @@ def test_an_epoch_trains_each_position_once_and_cuts_padding(data: Dataset) -> N
         assert (rows[:, 0] != ITEMS).any()
         got += zip(rows.flatten()[places].tolist(), targets.tolist(), strict=True)
     assert sorted(got) == expected
+
+
+def test_the_last_item_of_the_catalogue_is_no_padding_where_it_only_comes_first() -> None:
+    chains = [[ITEMS - 1, 0, 1, 2, 3], [ITEMS - 1, 4, 5, 6, 7]]
+    users = np.repeat(np.arange(2), 5)
+    data = sequence_dataset(Events("made", "Made.", users, np.concatenate(chains)), 2)
+    trained = torch.cat([targets for *_, targets in batches(Sequence(), data)])
+    assert sorted(trained.tolist()) == [0, 1, 4, 5]
+    drawn = torch.cat([d for *_, d in batches(Sequence("sampled-softmax", 4000), data)])
+    assert drawn.max() == ITEMS - 1
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -100,7 +100,7 @@ def test_fitting_leaves_the_global_generator_as_found(data: Dataset) -> None:
 def test_epochs_differ_and_follow_the_seed(data: Dataset) -> None:
     def epochs(seed: int) -> list[Tensor]:
         trainer = trainer_of(fresh(data), Recipe(batch_size=64), seed=seed)
-        return [torch.cat([ids for ids, _ in trainer.batches(data.train)]) for _ in range(2)]
+        return [torch.cat([ids for ids, _ in trainer.batches(data)]) for _ in range(2)]
 
     first, second = epochs(0)
     assert not torch.equal(first, second)
@@ -119,7 +119,7 @@ def test_a_step_is_adam_on_the_mean_loss_with_the_penalties(data: Dataset) -> No
     by_hand.load_state_dict(model.state_dict())
     trainer = trainer_of(model, recipe)
     adam = torch.optim.Adam(by_hand.parameters(), lr=0.01)
-    for batch in trainer.batches(data.train):
+    for batch in trainer.batches(data):
         loss = trainer.step(batch)
         expected = functional.binary_cross_entropy_with_logits(by_hand(batch[0]), batch[1])
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -144,7 +144,7 @@ def test_adamw_decays_beside_the_gradient(data: Dataset) -> None:
     by_hand.load_state_dict(model.state_dict())
     trainer = trainer_of(model, recipe)
     adam = torch.optim.Adam(by_hand.parameters(), lr=0.01, betas=(0.8, 0.95))
-    for batch in trainer.batches(data.train):
+    for batch in trainer.batches(data):
         trainer.step(batch)
         adam.zero_grad()
         CTR().loss(by_hand, batch).backward()
@@ -167,7 +167,7 @@ def rates(trainer: Trainer) -> list[float]:
 def test_the_rate_rises_linearly_and_then_stays(data: Dataset) -> None:
     trainer = trainer_of(fresh(data), Recipe(lr=0.4, warmup_steps=4, batch_size=100))
     seen = rates(trainer)
-    for batch in trainer.batches(data.train):
+    for batch in trainer.batches(data):
         trainer.step(batch)
     assert seen == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4])
 
@@ -232,7 +232,7 @@ def test_gradients_are_clipped_by_their_joint_norm(data: Dataset, sparse: bool) 
         nn.init.normal_(model.embedding.table.weight, std=10)
         trainer = trainer_of(model, Recipe(clip_norm=clip, sparse_embeddings=sparse))
         squares = gradient_norms(trainer)
-        trainer.step(next(trainer.batches(data.train)))
+        trainer.step(next(trainer.batches(data)))
         return sum(squares) ** 0.5
 
     free = norm(None)
@@ -291,7 +291,7 @@ def test_contexts_surround_the_forward_pass_and_the_loss(data: Dataset) -> None:
         return torch.autocast("cpu", dtype=torch.bfloat16)
 
     trainer = trainer_of(fresh(data), Recipe(contexts=(bf16,)), Watching())
-    loss = trainer.step(next(trainer.batches(data.train)))
+    loss = trainer.step(next(trainer.batches(data)))
     assert seen == [(True, torch.bfloat16)]
     assert loss.dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")
@@ -316,7 +316,7 @@ def test_wraps_run_the_forward_pass_over_the_models_own_parameters(data: Dataset
         lambda m: Wrapped(m, "outer"),
     )
     trainer = trainer_of(model, Recipe(wraps=wraps))
-    trainer.step(next(trainer.batches(data.train)))
+    trainer.step(next(trainer.batches(data)))
     assert order == ["outer", "inner"]
     assert set(model.state_dict()) == set(before)
     assert not torch.equal(model.head.weight, before["head.weight"])

@@ -147,7 +147,7 @@ def test_a_users_file_that_changed_is_read_anew(
     assert [rows("1000"), rows("1000"), rows("2000")] == [1000, 1000, 2000]
 
 
-class Killed(Exception):  # noqa: N818 - what happens, not an error
+class KilledError(Exception):
     """Stands for the kill of a training."""
 
 
@@ -158,9 +158,9 @@ def test_a_killed_training_goes_on_and_leaves_nothing_behind(store: Store, tmp_p
     heard: list[Epoch] = []
 
     def kill(epoch: Epoch) -> None:
-        raise Killed
+        raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         slow.train(kill)
     assert [p.suffix for p in (store.root / "trained").iterdir() if p.is_dir()] == [".checkpoint"]
     slow.train(heard.append)

@@ -191,7 +191,7 @@ def test_trains_with_a_finite_float32_loss(case: Case) -> None:
     model = technique.build(copy.deepcopy(on.model), on.context)
     trainer = Trainer(model, on.baseline.task, technique.train(recipe, on.context), CPU, seed=0)
     weights = next(model.parameters()).detach().clone()
-    for batch, _ in zip(trainer.batches(on.data.train), range(2), strict=False):
+    for batch, _ in zip(trainer.batches(on.data), range(2), strict=False):
         loss = trainer.step(batch)
         assert loss.dtype == torch.float32
         assert torch.isfinite(loss)
