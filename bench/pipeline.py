@@ -223,8 +223,7 @@ def _files(baseline: Baseline) -> list[object]:
     except LeanRecError:
         return []  # a baseline that takes its data from elsewhere
     seen: list[object] = [os.environ.get("LEANREC_DATA", "")]
-    for field in dataclasses.fields(source):  # type: ignore[arg-type]
-        value = getattr(source, field.name)
+    for value in vars(source).values():
         path = Path(value).expanduser() if isinstance(value, (str, Path)) and value else None
         if path is not None and path.exists():
             files = sorted(path.iterdir()) if path.is_dir() else [path]

@@ -18,8 +18,8 @@ class GroupGap(QualityMetric):
 
     def __init__(self, metric: QualityMetric, segment: str) -> None:
         self.metric, self.segment = metric, segment
-        self.name = f"{metric.name}_gap[{segment}]"  # type: ignore[misc]
-        self.unit = metric.unit  # type: ignore[misc]
+        self.name = f"{metric.name}_gap[{segment}]"
+        self.unit = metric.unit
 
     def __call__(self, scored: Scored, weight: np.ndarray | None = None) -> float:
         groups = scored.segments.get(self.segment, np.empty(0))

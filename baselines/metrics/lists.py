@@ -20,7 +20,7 @@ class _Lists(QualityMetric):
 
     def __init__(self, k: int = 10) -> None:
         self.k = k
-        self.name = f"{type(self).name}@{k}"  # type: ignore[misc]
+        self.name = f"{type(self).name}@{k}"
 
     def __call__(self, scored: Scored, weight: np.ndarray | None = None) -> float:
         _, first = np.unique(scored.columns["user"], return_index=True)

@@ -39,7 +39,7 @@ class _At(_PerUser):
 
     def __init__(self, k: int = 10) -> None:
         self.k = k
-        self.name = f"{type(self).name}@{k}"  # type: ignore[misc]
+        self.name = f"{type(self).name}@{k}"
 
 
 class Ndcg(_At):

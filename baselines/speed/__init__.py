@@ -90,7 +90,7 @@ class Goal:
 @dataclass(frozen=True)
 class Peer:
     """Another library at the same work. value: in the row's measure, None where it is not installed
-    or not measured. source: where the number is from: "this run", or where and when."""
+    or not measured. source: where the number is from."""
 
     name: str
     value: float | None = None

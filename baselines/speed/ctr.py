@@ -24,9 +24,7 @@ from baselines.trainer import Trainer
 CARDINALITIES = (957, 4082, 7, 7, 3, 2, 9, 80, 8, 230)  # near those of Frappe's ten fields
 BATCH, STEPS, TEST_ROWS = 4096, 20, 57_722
 DIM, WIDTH, DEPTH, DROPOUT, L2, RATE = 10, 400, 3, 0.2, 0.05, 1e-3
-# FuxiCTR is not timed here: its package leaves these two models out.
-PEERS = {"deepfm": 31_000, "dcnv2": 29_000}  # samples/s
-SOURCE = "2.3.10, quoted from another session of a two-core host, not run beside"
+PEER = Peer("FuxiCTR")  # not timed: its wheel leaves these two models out
 CPU = torch.device("cpu")
 
 
@@ -76,7 +74,7 @@ def _training(baseline: ClickBaseline, data: Dataset, pairs: int) -> list[SpeedR
         return rate_row(
             f"{baseline.name} training, {what}", "samples/s", len(data.train),
             race(_epoch_of_trainer(baseline, data, ours), bare, pairs), goal,
-            Peer("FuxiCTR", PEERS[baseline.name], SOURCE), f"{sizes}; bare: {note}",
+            PEER, f"{sizes}; bare: {note}",
         )  # fmt: skip
 
     same = _bare_epoch(baseline, data, default)
@@ -94,7 +92,7 @@ def _epoch_of_trainer(baseline: ClickBaseline, data: Dataset, recipe: Recipe) ->
     trainer = Trainer(baseline.build(data), baseline.task, recipe, CPU, 0)
 
     def epoch() -> None:
-        for batch in trainer.batches(data.train):
+        for batch in trainer.batches(data):
             trainer.step(batch)
 
     return epoch
