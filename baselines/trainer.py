@@ -118,7 +118,7 @@ class Trainer:
         if self._steps < self.recipe.warmup_steps:
             self._set_rate()
         self._steps += 1
-        with _matmul_precision(self.recipe.matmul_precision):
+        with matmul_precision(self.recipe.matmul_precision):
             loss = self._loss(batch)
             loss.backward()
         if self.recipe.clip_norm is not None:
@@ -251,7 +251,7 @@ class Trainer:
 
     def _valid(self, data: Dataset, number: int, steps: int) -> float:
         metric = self.task.metrics[0]
-        with _matmul_precision(self.recipe.matmul_precision):
+        with matmul_precision(self.recipe.matmul_precision):
             predictor = self.task.predictor(self.model, data)
             value = metric(self.task.score(predictor, data, data.valid, self.device))
         if not math.isfinite(value):
@@ -273,7 +273,7 @@ class Trainer:
 
 
 @contextmanager
-def _matmul_precision(wanted: str) -> Iterator[None]:
+def matmul_precision(wanted: str) -> Iterator[None]:
     """Float32 matrix products in that precision, and afterwards in that which was set before."""
     before = torch.get_float32_matmul_precision()
     if before == wanted:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from baselines.models.dcnv2 import DCNv2Baseline
 from baselines.models.deepfm import DeepFMBaseline
 from baselines.models.layers import FastDropout
 from baselines.speed import Goal, Peer, SpeedRow, race, rate_row
-from baselines.trainer import Trainer
+from baselines.trainer import Trainer, matmul_precision
 
 CARDINALITIES = (957, 4082, 7, 7, 3, 2, 9, 80, 8, 230)  # near those of Frappe's ten fields
 BATCH, STEPS, TEST_ROWS = 4096, 20, 57_722
@@ -118,7 +118,7 @@ def _bare_epoch(
 
     def epoch() -> None:
         model.train()
-        with _precision(recipe.matmul_precision):
+        with matmul_precision(recipe.matmul_precision):
             for picked in torch.randperm(len(ids)).split(recipe.batch_size):
                 logits = model(ids[picked])
                 loss = functional.binary_cross_entropy_with_logits(logits, labels[picked])
@@ -143,7 +143,7 @@ def _evaluation(baseline: ClickBaseline, data: Dataset, repeats: int) -> SpeedRo
     torch.manual_seed(0)
     task, model = baseline.task, baseline.build(data)
     seconds = []
-    with _precision(baseline.recipe.matmul_precision):
+    with matmul_precision(baseline.recipe.matmul_precision):
         for _ in range(repeats + 1):
             start = time.perf_counter()
             scored = task.score(task.predictor(model, data), data, data.test, CPU)
@@ -154,13 +154,3 @@ def _evaluation(baseline: ClickBaseline, data: Dataset, repeats: int) -> SpeedRo
         goal=Goal("at most", 0.25, "ours"),
         note=f"scores and AUC of {len(data.test):,} rows, {torch.get_num_threads()} threads",
     )  # fmt: skip
-
-
-@contextmanager
-def _precision(wanted: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(wanted)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -8,7 +8,7 @@ from torch.nn import functional
 from baselines.base import Dataset
 from baselines.models.sasrec import SASRec, SASRecBaseline
 from baselines.speed import Goal, SpeedRow, race, rate_row
-from baselines.trainer import Trainer
+from baselines.trainer import Trainer, matmul_precision
 
 WORK = "SASRec training"
 LENGTH, DIM, BLOCKS, HEADS, DROPOUT, BATCH, RATE = 50, 64, 2, 2, 0.2, 128, 1e-3
@@ -37,14 +37,10 @@ def rows(quick: bool = False) -> list[SpeedRow]:
 
     plain = baseline.build(data)
     optimiser = torch.optim.Adam(plain.parameters(), RATE, baseline.recipe.betas)
-    precision = torch.get_float32_matmul_precision()
 
     def bare() -> None:
-        torch.set_float32_matmul_precision(baseline.recipe.matmul_precision)
-        try:
+        with matmul_precision(baseline.recipe.matmul_precision):
             _plain_epoch(plain, optimiser, data)
-        finally:
-            torch.set_float32_matmul_precision(precision)
 
     raced = race(ours, bare, pairs=2 if quick else 6)
     note = (
