@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from baselines.speed import SpeedRow
+from baselines.speed import Peer, SpeedRow
 
 COLOURS = {"holds": "green", "fails": "red", "unclear": "yellow", "": ""}
 
@@ -30,7 +30,7 @@ def show_speed(rows: Sequence[SpeedRow], console: Console) -> None:
             f"{_number(row.ours)} {row.measure}",
             "" if row.bare is None else _number(row.bare),
             _ratio(row),
-            "" if peer is None else f"{peer.name} {_number(peer.value)}, {peer.source}",
+            _peer(peer),
             "" if goal is None else f"{goal.sense} {_number(goal.limit)} {of[goal.of]}",
             f"[{COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else "",
         )
@@ -48,7 +48,11 @@ def _ratio(row: SpeedRow) -> str:
     return f"{row.ratio:.3g} ({row.interval[0]:.3g} to {row.interval[1]:.3g})"
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "not here"
+def _peer(peer: Peer | None) -> str:
+    if peer is None or peer.value is None:
+        return "" if peer is None else f"{peer.name} not here"
+    return f"{peer.name} {_number(peer.value)}, {peer.source}"
+
+
+def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
