@@ -7,31 +7,38 @@ from dataclasses import replace
 
 import numpy as np
 
+from baselines.data.columns import coded, counted
 from baselines.data.events import Events
 from baselines.errors import LeanRecError
 
 
-def core(events: Events, min_user: int, min_item: int) -> tuple[Events, str]:
-    """The largest set of events in which each user and item has so many, and that in words."""
+def core(events: Events, min_user: int, min_item: int) -> Events:
+    """The largest set of events in which each user and item has so many."""
     if min_user <= 1 and min_item <= 1:
-        return events, ""
+        return events
     keep = np.ones(len(events), dtype=bool)
     while True:
         enough = keep.copy()
         for ids, least in ((events.users, min_user), (events.items, min_item)):
-            enough &= np.bincount(ids, keep)[ids] >= least
+            enough &= counted(ids, int(ids.max(initial=-1)) + 1, keep)[ids] >= least
         if (enough == keep).all():
             break
         keep = enough
     words = f"Users of ≥ {min_user} and items of ≥ {min_item} events (k-core). "
-    return chosen(events, keep), words
+    return said(chosen(events, keep), words)
+
+
+def said(events: Events, words: str) -> Events:
+    """The events, with `words` on what was done to them."""
+    return replace(events, source=words + events.source)
 
 
 def once(events: Events) -> Events:
     """The first event of each (user, item) pair."""
-    pair = events.users * (int(events.items.max(initial=0)) + 1) + events.items
-    if len(pair) < 2 or (pair[1:] > pair[:-1]).all():
+    users, items = events.users, events.items
+    if ((users[1:] > users[:-1]) | (users[1:] == users[:-1]) & (items[1:] > items[:-1])).all():
         return events
+    pair = users * (np.int64(items.max(initial=0)) + 1) + items
     first = np.zeros(len(pair), dtype=bool)
     first[np.unique(pair, return_index=True)[1]] = True
     return events if first.all() else chosen(events, first)
@@ -47,13 +54,11 @@ def chosen(events: Events, keep: np.ndarray) -> Events:
             f"{events.name}: no event passes the filters.", "Nothing was run.", "Weaken them."
         )
     rows = rows_of(events, keep)
-    users, items = (np.flatnonzero(np.bincount(ids)) for ids in (rows.users, rows.items))
-    place = np.zeros(int(rows.items.max()) + 1, dtype=np.int64)
-    place[items] = np.arange(len(items))
-    texts = tuple(events.texts[item] for item in items.tolist()) if events.texts else ()
-    return replace(
-        rows, users=np.searchsorted(users, rows.users), items=place[rows.items], texts=texts
-    )
+    users, _ = coded(rows.users)
+    items, known = coded(rows.items)
+    texts = tuple(events.texts[item] for item in known.tolist()) if events.texts else ()
+    of_items = {name: column[known] for name, column in events.of_items.items()}
+    return replace(rows, users=users, items=items, of_items=of_items, texts=texts)
 
 
 def rows_of(events: Events, keep: np.ndarray) -> Events:

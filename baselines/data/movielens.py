@@ -13,13 +13,14 @@ import numpy as np
 import polars as pl
 
 from baselines.base import dataset
+from baselines.data.columns import coded
 from baselines.data.events import Events
-from baselines.data.tables import coded, locate, read_csv
+from baselines.data.tables import locate, read_csv
 from baselines.data.views import EventSource
 from baselines.errors import LeanRecError
 
 PUBLISHER = "https://grouplens.org/datasets/movielens/"
-COLUMNS = {"userId": pl.Int64, "movieId": pl.Int64, "rating": pl.Float32, "timestamp": pl.Int64}
+COLUMNS = {"userId": pl.Int32, "movieId": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
 GENRES = 3  # categories genre_1 … of a film, in the publisher's order
 
 
@@ -46,13 +47,13 @@ class MovieLens(EventSource):
         return Events(
             self.name, f"{self.name}.", users, items, columns.pop("rating"),
             columns.pop("timestamp"),
-            categories={f"genre_{k + 1}": codes[items] for k, codes in enumerate(genres)},
+            of_items={f"genre_{k + 1}": codes for k, codes in enumerate(genres)},
             texts=texts,
         )  # fmt: skip
 
 
 def _read_dat(path: Path) -> dict[str, np.ndarray]:
-    wide = {"userId": pl.Int64, "a": pl.String, "movieId": pl.Int64, "b": pl.String,
+    wide = {"userId": pl.Int32, "a": pl.String, "movieId": pl.Int32, "b": pl.String,
             "rating": pl.Float32, "c": pl.String, "timestamp": pl.Int64}  # fmt: skip
     try:
         frame = (

@@ -18,7 +18,7 @@ from baselines.base import Dataset, DataSource, Scored, Split, dataset
 from baselines.data import segments as segment
 from baselines.data.draws import normals, uniforms, zipf
 from baselines.data.events import Events
-from baselines.data.splits import deal, random_parts
+from baselines.data.splits import pair_splits, random_parts
 from baselines.data.views import histories
 from baselines.errors import LeanRecError
 from baselines.metrics import CTR_METRICS, RETRIEVAL_METRICS, pessimistic_ranks
@@ -134,9 +134,8 @@ def interactions(
         what[missing[taken]] = offer[taken]
         missing = missing[~taken]
     _, first = np.unique(who * items + what, return_index=True)
-    pair = torch.from_numpy(who[first]), torch.from_numpy(what[first])
     parts = random_parts(np.arange(len(first)), SHARES, seed)
-    train, valid, test = deal(Split(pair, torch.ones(len(first)), *pair), parts)
+    train, valid, test = pair_splits(who[first], what[first], parts)
     best = {}
     if users * items <= BEST_CELLS:
         popularity = -zipf_exponent * np.log(np.arange(1, items + 1))

@@ -7,6 +7,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from baselines.data.columns import counted
+
 DECILES, TERCILES = 10, 3
 SPARSE = 8  # an id space so many times the rows is not counted through
 
@@ -45,7 +47,7 @@ def _quantile(train_ids: np.ndarray, ids: np.ndarray, bins: int, *, by_rows: boo
     Never makes an array as long as the id space where that is much longer than the rows.
     """
     if train_ids.max(initial=0) < SPARSE * len(train_ids):  # counting is faster than sorting
-        all_counts = np.bincount(train_ids)
+        all_counts = counted(train_ids, int(train_ids.max(initial=-1)) + 1)
         known = np.flatnonzero(all_counts)
         counts = all_counts[known]
     else:

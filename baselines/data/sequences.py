@@ -46,7 +46,7 @@ def sequence_dataset(
         )
     keys = (events.users,) if events.times is None else (events.times, events.users)
     order = np.lexsort(keys)
-    users, items = events.users[order], events.items[order]
+    users, items = (ids[order].astype(np.int64) for ids in (events.users, events.items))
     sizes = np.bincount(users)
     starts = np.repeat(np.cumsum(sizes) - sizes, sizes)[: len(users)] if len(users) else users
     place = np.arange(len(users)) - starts

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from baselines.base import Split
+from baselines.data.columns import blocks, counted, picked
 from baselines.data.events import Events
 from baselines.errors import LeanRecError
 
@@ -104,23 +105,31 @@ def event_parts(
 
 
 def _leave_one_out(events: Events) -> np.ndarray:
-    users, n = events.users, len(events)
-    times = np.arange(n) if events.times is None else events.times
-    never = np.iinfo(np.int64).min
-    sizes = np.bincount(users)
-    parts = np.zeros(n, dtype=np.int8)
+    sizes = counted(events.users, int(events.users.max(initial=-1)) + 1)
+    parts = np.zeros(len(events), dtype=np.int8)
     for part in (TEST, VALID):
-        latest = np.full(len(sizes), never)
-        np.maximum.at(latest, users, times)
-        late = np.flatnonzero(times == latest[users])
-        late = late[parts[late] == TRAIN]
-        last = np.full(len(sizes), -1)
-        last[users[late]] = late  # of a user's several rows numpy keeps the last
-        found = last[(sizes >= 3) & (last >= 0)]
-        parts[found] = part
-        times = times.copy()
-        times[found] = never
+        last = _last(events, parts, len(sizes))
+        parts[last[(sizes >= 3) & (last >= 0)]] = part
     return parts
+
+
+def _last(events: Events, parts: np.ndarray, users: int) -> np.ndarray:
+    """The row of each user's last event that is still in part 0, int64 [users]; −1 without one."""
+    latest = np.full(users, np.iinfo(np.int64).min)
+    last = np.full(users, -1)
+
+    def open_rows() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for block in blocks(len(events)):
+            rows = np.flatnonzero(parts[block] == TRAIN) + block.start
+            times = rows if events.times is None else events.times[rows]
+            yield rows, events.users[rows], times
+
+    for _, user, time in open_rows():
+        np.maximum.at(latest, user, time)
+    for rows, user, time in open_rows():
+        late = time == latest[user]
+        last[user[late]] = rows[late]  # of a user's several rows numpy keeps the last
+    return last
 
 
 def random_parts(groups: np.ndarray, shares: Sequence[float], seed: int) -> np.ndarray:
@@ -150,18 +159,15 @@ def stratified_parts(strata: np.ndarray, shares: Sequence[float], seed: int) -> 
     return _part_of(place, sizes[strata], shares)
 
 
-def deal(rows: Split, parts: np.ndarray) -> tuple[Split, Split, Split]:
-    """The rows of each part in their order; the segments, which are of test rows, go with those."""
+def pair_splits(
+    users: np.ndarray, items: np.ndarray, parts: np.ndarray
+) -> tuple[Split, Split, Split]:
+    """The pairs (users[k], items[k]) of each part in their order, all positive, as int64."""
 
     def split(part: int) -> Split:
-        chosen = torch.from_numpy(np.flatnonzero(parts == part))
-        return Split(
-            tuple(column[chosen] for column in rows.inputs),
-            rows.labels[chosen],
-            rows.users[chosen],
-            rows.items[chosen],
-            rows.segments if part == TEST else {},
-        )
+        here = parts == part
+        user, item = (torch.from_numpy(picked(ids, here)) for ids in (users, items))
+        return Split((user, item), torch.ones(()).expand(len(user)), user, item)
 
     return split(TRAIN), split(VALID), split(TEST)
 

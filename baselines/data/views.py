@@ -11,9 +11,10 @@ import torch
 
 from baselines.base import Dataset, DataSource, Split
 from baselines.data import segments as segment
+from baselines.data.columns import counted
 from baselines.data.events import Events
-from baselines.data.filters import chosen, core, once, rows_of
-from baselines.data.splits import TEST, TRAIN, VALID, deal, event_parts, parse_split
+from baselines.data.filters import chosen, core, once, rows_of, said
+from baselines.data.splits import TEST, TRAIN, VALID, event_parts, pair_splits, parse_split
 from baselines.errors import LeanRecError
 
 PARTS = ("train", "valid", "test")
@@ -47,33 +48,33 @@ class EventSource(DataSource):
 
     def ctr(self, history: int = 0) -> Dataset:
         """Every event is an impression, clicked where its rating reaches `threshold`."""
-        events, words = core(self.events(), self.min_user, self.min_item)
-        data = ctr_dataset(events, self.split or "random", self.threshold, history, self.seed)
-        return _said(data, words)
+        events = core(self.events(), self.min_user, self.min_item)
+        return ctr_dataset(events, self.split or "random", self.threshold, history, self.seed)
 
     def retrieval(self) -> Dataset:
         """Every event that `min_rating` leaves is an interaction."""
-        events, words = self._positives(distinct=True)
-        return _said(retrieval_dataset(events, self.split or "stratified", self.seed), words)
+        return retrieval_dataset(
+            self._positives(distinct=True), self.split or "stratified", self.seed
+        )
 
     def sequence(self, length: int) -> Dataset:
         """Every event that `min_rating` leaves, in order of time."""
         from baselines.data.sequences import sequence_dataset
 
-        events, words = self._positives(distinct=False)
+        events = self._positives(distinct=False)
         kind, shares = parse_split(self.split or "leave-one-out")
         if kind == "leave-one-out":
-            return _said(sequence_dataset(events, length), words)
+            return sequence_dataset(events, length)
         if kind == "temporal":
-            return _said(sequence_dataset(events, length, "temporal", shares), words)
+            return sequence_dataset(events, length, "temporal", shares)
         raise LeanRecError(
             f"Sequences cannot be split {self.split!r}.",
             "A history would come from after its target.",
             "Use split='leave-one-out' or split='temporal'.",
         )
 
-    def _positives(self, *, distinct: bool) -> tuple[Events, str]:
-        events, words = self.events(), ""
+    def _positives(self, *, distinct: bool) -> Events:
+        events = self.events()
         if events.roles != ("user", "item"):
             raise LeanRecError(
                 f"{events.name} names {' and '.join(events.roles) or 'neither users nor items'}.",
@@ -86,11 +87,12 @@ class EventSource(DataSource):
                     f"{events.name} has no ratings.", "min_rating says nothing.", "Leave it out."
                 )
             events = chosen(events, events.ratings >= self.min_rating)
-            words = f"Ratings below {self.min_rating:g} dropped. "
         if distinct:
             events = once(events)
-        events, cored = core(events, self.min_user, self.min_item)
-        return events, words + cored
+        events = core(events, self.min_user, self.min_item)
+        if self.min_rating is not None:
+            events = said(events, f"Ratings below {self.min_rating:g} dropped. ")
+        return events
 
 
 def ctr_dataset(
@@ -114,34 +116,44 @@ def ctr_dataset(
     """
     labels, click = _labels(events, threshold)
     columns = {role: getattr(events, f"{role}s") for role in events.roles} | dict(events.categories)
+    columns |= {name: column[events.items] for name, column in events.of_items.items()}
     kind, _ = parse_split(split)
     groups = _groups([*columns.values(), labels]) if kind == "random" else None
     parts, words = event_parts(events, split, seed, groups)
     check_parts(parts, events.name, labels)
     trained = parts == TRAIN
     tables = {name: _numbering(column, trained) for name, column in columns.items()}
-    ids = np.empty((len(events), len(columns)), dtype=np.int64)
-    for k, (name, column) in enumerate(columns.items()):
-        ids[:, k] = tables[name][column]
     fields = {name: int(table.max()) + 1 for name, table in tables.items()}
-    inputs = [torch.from_numpy(ids)]
-    if events.numbers:
-        numbers = np.empty((len(events), len(events.numbers)), dtype=np.float32)
-        for k, column in enumerate(events.numbers.values()):
-            numbers[:, k] = _standardised(column, trained)
-        inputs.append(torch.from_numpy(numbers))
     if history and events.roles != ("user", "item"):
         raise LeanRecError(
             f"{events.name} does not name both users and items.",
             "No user has a history.",
             "Leave the history out, or name both columns.",
         )
-    if history:
-        inputs.append(torch.from_numpy(histories(events, history, tables["item"], fields["item"])))
-    users, items = (torch.from_numpy(c.astype(np.int64)) for c in (events.users, events.items))
-    rows = Split(tuple(inputs), torch.from_numpy(labels), users, items, _segments(events, parts))
+    before = histories(events, history, tables["item"], fields["item"]) if history else None
+    scales = [_scale(column, trained) for column in events.numbers.values()]
+
+    def rows(part: int) -> Split:
+        here = np.flatnonzero(parts == part)
+        ids = np.empty((len(here), len(columns)), dtype=np.int64)
+        for k, (name, column) in enumerate(columns.items()):
+            ids[:, k] = tables[name][column[here]]
+        inputs = [torch.from_numpy(ids)]
+        if scales:
+            numbers = np.empty((len(here), len(scales)), dtype=np.float32)
+            for k, column in enumerate(events.numbers.values()):
+                numbers[:, k] = _standardised(column[here], *scales[k])
+            inputs.append(torch.from_numpy(numbers))
+        if before is not None:
+            inputs.append(torch.from_numpy(before[here]))
+        user, item = (
+            torch.from_numpy(c[here].astype(np.int64)) for c in (events.users, events.items)
+        )
+        found = _segments(events, parts) if part == TEST else {}
+        return Split(tuple(inputs), torch.from_numpy(labels[here]), user, item, found)
+
     return Dataset(
-        events.name, *deal(rows, parts),
+        events.name, rows(TRAIN), rows(VALID), rows(TEST),
         fields=fields,
         numeric=tuple(events.numbers),
         texts=events.texts,
@@ -160,18 +172,18 @@ def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) 
     parts, words = event_parts(events, split, seed)
     cold = split.startswith("cold-items")
     ranking = RANKING.replace("all items", "the part's own items") if cold else RANKING
+    events = replace(events, ratings=None, times=None)  # long, and of no more use
     if cold:
         events = _part_by_part(events, parts)
-    trained = np.bincount(events.users[parts == TRAIN], minlength=int(events.users.max()) + 1) > 0
-    known = trained[events.users]
     fields = {"user": int(events.users.max()) + 1, "item": int(events.items.max()) + 1}
-    if not known.all():
+    trained = counted(events.users, fields["user"], parts == TRAIN) > 0
+    if not trained.all():
+        known = trained[events.users]
         events, parts = rows_of(events, known), parts[known]
     check_parts(parts, events.name)
-    inputs = (torch.from_numpy(events.users), torch.from_numpy(events.items))
-    rows = Split(inputs, torch.ones(len(events)), *inputs, _segments(events, parts))
+    train, valid, test = pair_splits(events.users, events.items, parts)
     return Dataset(
-        events.name, *deal(rows, parts),
+        events.name, train, valid, replace(test, segments=_segments(events, parts)),
         fields=fields,
         protocol=f"{events.source} {words}; {ranking}.".replace(".;", ";").strip(),
         texts=events.texts,
@@ -205,10 +217,6 @@ def check_parts(parts: np.ndarray, name: str, labels: np.ndarray | None = None) 
             "Quality could not be judged.",
             "Give more rows" + (", of both classes." if labels is not None else "."),
         )
-
-
-def _said(data: Dataset, words: str) -> Dataset:
-    return replace(data, protocol=words + data.protocol) if words else data
 
 
 def _labels(events: Events, threshold: float | None) -> tuple[np.ndarray, str]:
@@ -253,11 +261,15 @@ def _numbering(codes: np.ndarray, trained: np.ndarray) -> np.ndarray:
     return np.where(seen, np.cumsum(seen), 0)
 
 
-def _standardised(column: np.ndarray, trained: np.ndarray) -> np.ndarray:
-    sound = np.isfinite(column)
-    base = column[trained & sound].astype(np.float64)
-    mean, spread = (base.mean(), base.std()) if len(base) else (0.0, 1.0)
-    return np.where(sound, (column - mean) / (spread or 1.0), 0).astype(np.float32)
+def _scale(column: np.ndarray, trained: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the training rows' finite values; a deviation of 0 is 1."""
+    base = column[trained]
+    base = base[np.isfinite(base)].astype(np.float64)
+    return (float(base.mean()), float(base.std()) or 1.0) if len(base) else (0.0, 1.0)
+
+
+def _standardised(column: np.ndarray, mean: float, deviation: float) -> np.ndarray:
+    return np.where(np.isfinite(column), (column - mean) / deviation, 0).astype(np.float32)
 
 
 def histories(events: Events, length: int, table: np.ndarray, pad: int) -> np.ndarray:

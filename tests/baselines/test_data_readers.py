@@ -61,7 +61,7 @@ def test_both_layouts_of_movielens_give_the_same_events(ratings):
         assert_array_equal(getattr(csv, name), getattr(dat, name))
     assert csv.texts == dat.texts
     assert csv.texts[0] == 'A, "film" (1999). Drama War'
-    assert set(csv.categories["genre_3"]) == {-1}
+    assert set(csv.of_items["genre_3"]) == {-1}
 
 
 def test_leave_one_out_holds_back_the_last_two_events_of_each_user(ratings):
