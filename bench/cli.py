@@ -167,10 +167,12 @@ def speed(
     from bench.launch import WORKER_VARIABLES
 
     os.environ.update(WORKER_VARIABLES)  # read when torch is first imported
-    from baselines.speed import speed_rows
+    from bench.speed import speed_rows
     from bench.speed_table import show_speed, summary
 
-    rows = speed_rows(works or (), quick)
+    rows = speed_rows(
+        works or (), quick, lambda work: err.print(f"timing: {work}", markup=False, highlight=False)
+    )
     if as_json:
         _print_json(summary(rows))
     else:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from baselines.speed import Peer, SpeedRow
+from bench.speed import Peer, SpeedRow
 
 COLOURS = {"holds": "green", "fails": "red", "unclear": "yellow", "": ""}
 

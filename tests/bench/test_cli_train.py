@@ -13,13 +13,12 @@ from types import SimpleNamespace
 import pytest
 from front_door import Leanrec, environment
 
-from baselines import speed
 from baselines.base import BASELINES
-from baselines.speed import Goal, Peer, SpeedRow, race, rate_row, time_row
-from bench import training
+from bench import speed, training
 from bench.campaign import artefact_store
 from bench.device import get_device
 from bench.pipeline import Pipeline
+from bench.speed import Goal, Peer, SpeedRow, race, rate_row, time_row
 
 TINY = 'dcnv2(dataset="planted(rows=2000, ids=100)", width=16, depth=1)'
 BROKEN = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import math
 import subprocess
 import sys
 
@@ -10,9 +10,10 @@ import torch
 
 from baselines.base import Dataset, Split
 from baselines.models.two_tower import TwoTower
-from baselines.speed import Goal, SpeedRow, race, time_row
 from baselines.tasks.ranking import BLOCK, TOP
 from baselines.tasks.retrieval import Retrieval
+from bench.meters.memory import peak_rss_bytes, reset_peak_rss, rss_bytes
+from bench.speed import Goal, SpeedRow, race, time_row
 
 DIM = 64
 TAKEN = 20  # training interactions of a user
@@ -49,8 +50,9 @@ def bare(model: TwoTower, users: int) -> None:
 
 
 def peak_mb(items: int, users: int) -> float:
-    """The most memory, in MB, that an evaluation takes beyond data, model and index."""
-    code = f"from baselines.speed.ranking import _peak; print(_peak({users}, {items}))"
+    """The most memory, in MB, that an evaluation takes beyond data, model and index; NaN where the
+    system does not tell."""
+    code = f"from bench.speed.ranking import _peak; print(_peak({users}, {items}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -59,9 +61,10 @@ def _peak(users: int, items: int) -> float:
     data, model = catalogue(users, items)
     task = Retrieval()
     predictor = task.predictor(model, data)  # with the index of all items
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    known, before = reset_peak_rss(), rss_bytes()
     task.score(predictor, data, data.valid, CPU)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    peak = peak_rss_bytes()
+    return (peak - before) / 1e6 if known and peak is not None else math.nan
 
 
 def rows(quick: bool = False) -> list[SpeedRow]:
@@ -76,9 +79,8 @@ def rows(quick: bool = False) -> list[SpeedRow]:
     made = [time_row("full ranking", raced, Goal("at most", 1.5), note=note)]
     small, large = (1000, 4000) if quick else (10_000, 1_000_000)
     low, high = (peak_mb(size, 200 if quick else 2000) for size in (small, large))
-    memory = SpeedRow(
-        "full ranking, peak memory", "MB", high, low, high / low if low else None,
-        goal=Goal("at most", 1.5), note=f"{large} items; bare: the same at {small} items",
-    )  # fmt: skip
-    made.append(memory)
-    return made
+    if math.isnan(high):
+        return made
+    note = f"{large} items; bare: the same at {small} items"
+    memory = ("full ranking, peak memory", "MB", high, low, high / low, None)
+    return [*made, SpeedRow(*memory, Goal("at most", 1.5), note=note)]

@@ -58,10 +58,15 @@ def race(ours: Callable[[], object], bare: Callable[[], object], pairs: int = 6)
             a = _seconds(ours)
             b = _seconds(bare)
         times.append((a, b))
+    return compared(times)
+
+
+def compared(times: Sequence[tuple[float, float]]) -> Race:
+    """Pairs of seconds, ours and bare, each pair of one time."""
     logs = [math.log(a / b) for a, b in times]
     mean = statistics.fmean(logs)
-    half = float(special.stdtrit(pairs - 1, 0.5 + LEVEL / 2)) * statistics.stdev(logs)
-    half /= math.sqrt(pairs)
+    half = float(special.stdtrit(len(logs) - 1, 0.5 + LEVEL / 2)) * statistics.stdev(logs)
+    half /= math.sqrt(len(logs))
     return Race(
         statistics.median(a for a, _ in times),
         statistics.median(b for _, b in times),
@@ -161,9 +166,11 @@ def works() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
-def speed_rows(names: Sequence[str] = (), quick: bool = False) -> list[SpeedRow]:
+def speed_rows(
+    names: Sequence[str] = (), quick: bool = False, tell: Callable[[str], None] = lambda name: None
+) -> list[SpeedRow]:
     """The rows of the named works, of all where none is named. Quick ones are held against no goal:
-    their sizes are not those that the goals are set for.
+    their sizes are not those that the goals are set for. `tell` hears of each work as it begins.
 
     Raises LeanRecError for an unknown name, before anything is timed.
     """
@@ -174,5 +181,6 @@ def speed_rows(names: Sequence[str] = (), quick: bool = False) -> list[SpeedRow]
             )
     made: list[SpeedRow] = []
     for name in names or works():
+        tell(name)
         made += importlib.import_module(f"{__name__}.{name}").rows(quick=quick)
     return [dataclasses.replace(row, goal=None) for row in made] if quick else made

@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from baselines.base import Dataset
 from baselines.models.sasrec import SASRec, SASRecBaseline
-from baselines.speed import Goal, SpeedRow, race, rate_row
 from baselines.trainer import Trainer, matmul_precision
+from bench.speed import Goal, SpeedRow, race, rate_row
 
 WORK = "SASRec training"
 LENGTH, DIM, BLOCKS, HEADS, DROPOUT, BATCH, RATE = 50, 64, 2, 2, 0.2, 128, 1e-3

@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from baselines.data import planted
 from baselines.models.bpr_mf import BPRMF, BPRMFBaseline
-from baselines.speed import Goal, SpeedRow, race, time_row
 from baselines.trainer import Trainer
+from bench.speed import Goal, SpeedRow, race, time_row
 
 USERS, ITEMS, ROWS = 943, 1682, 180_000  # about 71,000 distinct pairs to train on
 CPU = torch.device("cpu")
