@@ -3,7 +3,8 @@
 Source: Zhai et al., "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers
 for Generative Recommendations", ICML 2024, arXiv:2402.17152. Accepted details: the bias is of
 relative position alone (times are not an input), learned positions are added to the items, one
-table for what goes in and what comes out, norms before each layer and after the last.
+table for what goes in and what comes out, norms before each layer and after the last, scores that
+are cosines divided by a temperature, as the authors' own code has them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from baselines.base import Dataset, baseline
-from baselines.models.layers import FastDropout, causal_mask, glorot_linear, small_weights
+from baselines.models.layers import (
+    FastDropout,
+    UnitVectors,
+    causal_mask,
+    glorot_linear,
+    small_weights,
+)
 from baselines.models.sequences import NextItemBaseline
 from baselines.tasks.sequence import Objective
 
@@ -52,15 +59,17 @@ class HSTU(nn.Module):
     """State of place l = what may come after it, from items at places up to l.
 
     length: the longest history. The table's row I pads; no other place reads padding. Items enter
-    scaled by √d. Positions count from the right, so the last item's is always 0.
+    scaled by √d. Positions count from the right, so the last item's is always 0. temperature: what
+    cosines are divided by.
     """
 
     def __init__(
-        self, items: int, length: int, dim: int, blocks: int, heads: int, dropout: float
-    ) -> None:
+        self, items: int, length: int, dim: int, blocks: int, heads: int, dropout: float,
+        temperature: float,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.items, self.scale = items, dim**0.5
-        self.item = nn.Embedding(items + 1, dim, padding_idx=items)
+        self.items, self.scale, self.temperature = items, dim**0.5, temperature
+        self.item = UnitVectors(nn.Embedding(items + 1, dim, padding_idx=items))
         self.position = nn.Embedding(length, dim)
         self.dropout = FastDropout(dropout)
         self.blocks = nn.ModuleList(HSTULayer(dim, heads, length, dropout) for _ in range(blocks))
@@ -72,11 +81,11 @@ class HSTU(nn.Module):
         """history: int64 [B, L], left-padded with I. Returns states [B, L, d]."""
         length = history.shape[1]
         place = torch.arange(length - 1, -1, -1, device=history.device)
-        x = self.dropout(self.item(history) * self.scale + self.position(place))
+        x = self.dropout(self.item.table(history) * self.scale + self.position(place))
         mask = causal_mask(history != self.items)
         for block in self.blocks:
             x = block(x, mask)
-        return self.norm(x)
+        return functional.normalize(self.norm(x), dim=-1) / self.temperature
 
     def forward(self, history: Tensor, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Histories [B, L] to their states [B, L, d]; ids [K], or all, to vectors [K, d]."""
@@ -88,17 +97,18 @@ class HSTU(nn.Module):
 @baseline("hstu")
 @dataclass(frozen=True)
 class HSTUBaseline(NextItemBaseline):
-    """HSTU on what users took in order."""
+    """HSTU on what users took in order. temperature: see HSTU."""
 
     blocks: int = 2
     heads: int = 1
     dropout: float = 0.5
     objective: Objective = "sampled-softmax"
+    temperature: float = 0.05
     patience: int = 10
 
     def build(self, data: Dataset) -> HSTU:
         """A fresh model for the items of `data`."""
         return HSTU(
             data.fields["item"], self.length, self.embedding_dim, self.blocks, self.heads,
-            self.dropout,
+            self.dropout, self.temperature,
         )  # fmt: skip

@@ -1,5 +1,5 @@
-"""Bricks that several models share: field embeddings, a multilayer perceptron, cheap dropout, the
-causal mask, initial weights."""
+"""Bricks that several models share: field embeddings, a multilayer perceptron, cheap dropout, unit
+vectors, the causal mask, initial weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from baselines.errors import LeanRecError
 
@@ -82,6 +83,18 @@ class FastDropout(nn.Module):
     def extra_repr(self) -> str:
         """The rate in use."""
         return f"p={self.dropped}/{LEVELS}"
+
+
+class UnitVectors(nn.Module):
+    """The rows of `table` at length 1: inner products with unit states are then cosines."""
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__()
+        self.table = table
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: int64, any shape. Returns the same shape and d; the padding row stays zero."""
+        return functional.normalize(self.table(ids), dim=-1)
 
 
 class MLP(nn.Sequential):

@@ -47,7 +47,7 @@ class NextItemBaseline(SequenceBaseline):
     """Trained to tell the next item at every place. objective, negatives: see the task."""
 
     objective: Objective = "full-ce"
-    negatives: int = 256
+    negatives: int = 1024
 
     @property
     def task(self) -> Sequence:

@@ -8,21 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import special
 from torch import Tensor, nn
 
 from baselines.models.bert4rec import BERT4Rec
 from baselines.models.gru4rec import GRU4Rec
 from baselines.models.hstu import HSTU
 from baselines.models.sasrec import SASRec
+from baselines.tasks.sequence import NextItem
 
-ITEMS, LENGTH, DIM = 11, 7, 8
+ITEMS, LENGTH, DIM, TEMPERATURE = 11, 7, 8, 0.3
 MADE = {
     "sasrec": lambda: SASRec(ITEMS, LENGTH, DIM, 2, 2, 0.1),
-    "hstu": lambda: HSTU(ITEMS, LENGTH, DIM, 2, 2, 0.1),
+    "sasrec by cosine": lambda: SASRec(ITEMS, LENGTH, DIM, 2, 2, 0.1, TEMPERATURE),
+    "hstu": lambda: HSTU(ITEMS, LENGTH, DIM, 2, 2, 0.1, TEMPERATURE),
     "bert4rec": lambda: BERT4Rec(ITEMS, LENGTH, DIM, 2, 2, 0.1),
     "gru4rec": lambda: GRU4Rec(ITEMS, DIM, 6, 1, 0.1),
 }
-CAUSAL = ["sasrec", "hstu", "gru4rec"]
+CAUSAL = ["sasrec", "sasrec by cosine", "hstu", "gru4rec"]
 
 
 def model_of(name: str) -> Any:
@@ -89,14 +92,27 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 
 def inputs(w: dict[str, np.ndarray], history: Tensor) -> list[np.ndarray]:
+    table = w["item.weight"] if "item.weight" in w else w["item.table.weight"]
     last = len(history) - 1
     return [
-        w["item.weight"][i] * DIM**0.5 + w["position.weight"][last - place]
+        table[i] * DIM**0.5 + w["position.weight"][last - place]
         for place, i in enumerate(history.tolist())
     ]
 
 
-def sasrec_reference(w: dict[str, np.ndarray], history: Tensor, heads: int = 2) -> np.ndarray:
+def gelu(x: np.ndarray) -> np.ndarray:
+    return x * special.ndtr(x)
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0)
+
+
+def transformer(
+    w: dict[str, np.ndarray], history: Tensor, read_by: Callable[[int], range], act: Callable
+) -> np.ndarray:
+    """read_by: the places that place l reads."""
+    heads = 2
     xs, size = inputs(w, history), DIM // heads
     for b in ("blocks.0", "blocks.1"):
         qkv = [np.split(linear(norm(x, w, f"{b}.norm"), w, f"{b}.qkv"), 3) for x in xs]
@@ -106,19 +122,50 @@ def sasrec_reference(w: dict[str, np.ndarray], history: Tensor, heads: int = 2) 
             for h in range(heads):
                 part = slice(h * size, (h + 1) * size)
                 logits = [
-                    qkv[place][0][part] @ qkv[p][1][part] / np.sqrt(size) for p in range(place + 1)
+                    qkv[place][0][part] @ qkv[p][1][part] / np.sqrt(size) for p in read_by(place)
                 ]
                 share = np.exp(np.array(logits) - max(logits))
                 share /= share.sum()
-                read[part] = sum(s * qkv[p][2][part] for p, s in enumerate(share))
+                pairs = zip(share, read_by(place), strict=True)
+                read[part] = sum(s * qkv[p][2][part] for s, p in pairs)
             y = x + linear(read, w, f"{b}.out")
-            inner = np.maximum(linear(norm(y, w, f"{b}.norm2"), w, f"{b}.feed.0"), 0)
+            inner = act(linear(norm(y, w, f"{b}.norm2"), w, f"{b}.feed.0"))
             out.append(y + linear(inner, w, f"{b}.feed.3"))
         xs = out
     return np.stack([norm(x, w, "norm") for x in xs])
 
 
-def hstu_reference(w: dict[str, np.ndarray], history: Tensor, heads: int = 2) -> np.ndarray:
+def by_cosine(states: np.ndarray) -> np.ndarray:
+    return states / np.linalg.norm(states, axis=1, keepdims=True) / TEMPERATURE
+
+
+def sasrec_reference(w: dict[str, np.ndarray], history: Tensor) -> np.ndarray:
+    return transformer(w, history, lambda place: range(place + 1), relu)
+
+
+def cosine_reference(w: dict[str, np.ndarray], history: Tensor) -> np.ndarray:
+    return by_cosine(sasrec_reference(w, history))
+
+
+def bert4rec_reference(w: dict[str, np.ndarray], history: Tensor) -> np.ndarray:
+    return transformer(w, history, lambda place: range(len(history)), gelu)
+
+
+def gru4rec_reference(w: dict[str, np.ndarray], history: Tensor) -> np.ndarray:
+    hidden = w["gru.weight_hh_l0"].shape[1]
+    state, states = np.zeros(hidden), []
+    for i in history.tolist():
+        x = w["gru.weight_ih_l0"] @ w["item.weight"][i] + w["gru.bias_ih_l0"]
+        h = w["gru.weight_hh_l0"] @ state + w["gru.bias_hh_l0"]
+        (xr, xz, xn), (hr, hz, hn) = np.split(x, 3), np.split(h, 3)
+        reset, update = special.expit(xr + hr), special.expit(xz + hz)
+        state = (1 - update) * np.tanh(xn + reset * hn) + update * state
+        states.append(norm(linear(state, w, "out"), w, "norm"))
+    return np.stack(states)
+
+
+def hstu_reference(w: dict[str, np.ndarray], history: Tensor) -> np.ndarray:
+    heads = 2
     xs, size = inputs(w, history), DIM // heads
     for b in ("blocks.0", "blocks.1"):
         uvqk = [np.split(silu(linear(norm(x, w, f"{b}.norm"), w, f"{b}.uvqk")), 4) for x in xs]
@@ -134,11 +181,18 @@ def hstu_reference(w: dict[str, np.ndarray], history: Tensor, heads: int = 2) ->
             gated = norm(read, w, f"{b}.norm2") * uvqk[place][0]
             out.append(x + linear(gated, w, f"{b}.out"))
         xs = out
-    return np.stack([norm(x, w, "norm") for x in xs])
+    return by_cosine(np.stack([norm(x, w, "norm") for x in xs]))
 
 
 @pytest.mark.parametrize(
-    ("name", "reference"), [("sasrec", sasrec_reference), ("hstu", hstu_reference)]
+    ("name", "reference"),
+    [
+        ("sasrec", sasrec_reference),
+        ("sasrec by cosine", cosine_reference),
+        ("hstu", hstu_reference),
+        ("bert4rec", bert4rec_reference),
+        ("gru4rec", gru4rec_reference),
+    ],
 )
 def test_the_forward_pass_is_that_of_plain_loops(
     name: str, reference: Callable[..., np.ndarray]
@@ -148,3 +202,17 @@ def test_the_forward_pass_is_that_of_plain_loops(
         states = model.encode(history).numpy()
     for row, expected in zip(states, history, strict=True):
         np.testing.assert_allclose(row, reference(weights(model), expected), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sasrec by cosine", "hstu"])
+def test_scores_by_cosine_lie_within_one_over_the_temperature(name: str) -> None:
+    states, vectors = model_of(name)(torch.randint(ITEMS, (3, LENGTH)))
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(ITEMS))
+    assert (states @ vectors.T).abs().max() <= 1 / TEMPERATURE + 1e-5
+
+
+def test_what_is_served_by_cosine_ranks_as_the_model_does() -> None:
+    model, history = model_of("sasrec by cosine"), torch.randint(ITEMS, (3, LENGTH))
+    scores, _ = NextItem(model, ITEMS)(history)
+    states, vectors = model(history)
+    torch.testing.assert_close(scores, states[:, -1] @ vectors.T)
