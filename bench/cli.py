@@ -167,9 +167,11 @@ def speed(
     from bench.launch import WORKER_VARIABLES
 
     os.environ.update(WORKER_VARIABLES)  # read when torch is first imported
+    from bench.allocator import keep_freed_memory
     from bench.speed import speed_rows
     from bench.speed_table import show_speed, summary
 
+    keep_freed_memory()
     rows = speed_rows(
         works or (), quick, lambda work: err.print(f"timing: {work}", markup=False, highlight=False)
     )

@@ -24,6 +24,7 @@ from baselines.base import BASELINES
 from baselines.errors import LeanRecError
 from baselines.registry import format_spec, load_plugin
 from baselines.trainer import Epoch, NonFiniteLoss
+from bench.allocator import keep_freed_memory
 from bench.device import get_device
 from bench.launch import WORKER_VARIABLES
 from bench.pipeline import Pipeline
@@ -233,6 +234,7 @@ def _train(spec: SeedSpec, emit: Callable[[Row], None], begun: float) -> SeedRow
     for path in spec.plugins:
         load_plugin(path)
     torch.set_num_threads(spec.threads)
+    keep_freed_memory()
     pipeline = Pipeline.from_specs(
         spec.baseline, CONTROL, get_device(spec.device), spec.seed, Store(spec.store)
     )

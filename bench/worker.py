@@ -27,6 +27,7 @@ import torch
 from baselines.errors import LeanRecError
 from baselines.registry import load_plugin, parse_spec
 from baselines.trainer import NonFiniteLoss
+from bench.allocator import keep_freed_memory
 from bench.checks import verify_block
 from bench.comparison import Comparison, Phases
 from bench.device import get_device
@@ -107,6 +108,8 @@ def run_trial(spec: TrialSpec, records: TextIO) -> None:
 def _rows(spec: TrialSpec, phases: Phases) -> Iterator[Row]:
     for path in spec.plugins:
         load_plugin(path)
+    if spec.mode != "memory":
+        keep_freed_memory()
     device = get_device(spec.device)
     pipeline = Pipeline.from_specs(
         spec.baseline_spec, spec.stack_spec, device, spec.process, Store(spec.store)

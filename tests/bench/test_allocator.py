@@ -1,0 +1,33 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, sys
+import numpy as np
+from bench.allocator import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+
+def step():
+    return len([np.ones(1 << 20) for _ in range(12)])  # of 8 MiB each, all alive at once
+
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_memory_that_is_kept_is_not_faulted_in_anew() -> None:
+    def faults(how: str) -> int:
+        command = [sys.executable, "-c", CODE, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("keep") < 100
+    assert faults("default") > 10 * 100
