@@ -58,11 +58,12 @@ class Dataset:
 
     fields: name → cardinality, in the order of the id columns. numeric: names of the columns of the
     float32 input that follows the ids, where there is one. texts: what is said of each item, by
-    item id, where it is known. repeats: users take items again, so a full ranking keeps what
-    they have taken. cold: a full ranking lists the items of the judged split alone, which are in
-    no earlier one. protocol: source, filters, split and ranking rules in words; it
-    stands beside every quality number. best: the best attainable test value of a metric where it
-    is known (planted data).
+    item id, where it is known. user_features, item_features: name → int64 [users] or [items], what
+    a retrieval model may know beside the id, codes from 1, 0 where missing. repeats: users take
+    items again, so a full ranking keeps what they have taken. cold: a full ranking lists the items
+    of the judged split alone, which are in no earlier one. protocol: source, filters, split and
+    ranking rules in words; it stands beside every quality number. best: the best attainable test
+    value of a metric where it is known (planted data).
     """
 
     name: str
@@ -74,19 +75,24 @@ class Dataset:
     best: Mapping[str, float] = field(default_factory=dict)
     numeric: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    user_features: Mapping[str, Tensor] = field(default_factory=dict)
+    item_features: Mapping[str, Tensor] = field(default_factory=dict)
     repeats: bool = False
     cold: bool = False
 
     @property
     def digest(self) -> str:
-        """SHA-256 (first 16 hex digits) over every row of the three splits, the protocol and the
-        texts."""
+        """SHA-256 (first 16 hex digits) over every row of the three splits, the protocol, the texts
+        and the features."""
         state = hashlib.sha256(self.protocol.encode())
         for text in self.texts:
             state.update(b"\0" + text.encode())
         for split in (self.train, self.valid, self.test):
             for column in (*split.inputs, split.labels):
                 state.update(np.ascontiguousarray(column.numpy()).data)
+        for name, column in (*self.user_features.items(), *self.item_features.items()):
+            state.update(name.encode())
+            state.update(column.numpy().data)
         return state.hexdigest()[:16]
 
 

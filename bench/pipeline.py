@@ -32,6 +32,7 @@ from bench.store import Store, code_version
 from techniques.base import STAGES, TECHNIQUES, Context, Technique
 
 TRAINING_STAGES = frozenset({"prepare", "build", "train"})
+FEATURES = ("user_features", "item_features")  # of a data set
 
 
 def make_stack(text: str) -> tuple[Technique, ...]:
@@ -232,7 +233,7 @@ def _files(baseline: Baseline) -> list[object]:
 
 
 def _save_data(data: Dataset, folder: Path) -> None:
-    tensors = {
+    tensors: dict[str, Any] = {
         name: {
             "inputs": list(split.inputs),
             "labels": split.labels,
@@ -242,6 +243,7 @@ def _save_data(data: Dataset, folder: Path) -> None:
         }
         for name, split in (("train", data.train), ("valid", data.valid), ("test", data.test))
     }
+    tensors |= {name: dict(getattr(data, name)) for name in FEATURES}
     save(tensors, folder / "data.pt")
     meta = {f.name: getattr(data, f.name) for f in dataclasses.fields(Dataset)}
     said = {name: value for name, value in meta.items() if name not in tensors}
@@ -255,6 +257,8 @@ def _load_data(folder: Path) -> Dataset:
     splits = {
         name: Split(tuple(s["inputs"]), s["labels"], s["users"], s["items"], s["segments"])
         for name, s in tensors.items()
+        if name not in FEATURES
     }
+    features = {name: tensors[name] for name in FEATURES}
     lists = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
-    return Dataset(**{**said, **lists, **splits})
+    return Dataset(**{**said, **lists, **splits, **features})

@@ -167,7 +167,8 @@ def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) 
 
     Every item is a candidate; with cold items, those of the part judged, and items are numbered
     part by part, so that no negative drawn in training is a cold one. Users without a training row
-    leave valid and test. Raises LeanRecError for an empty part.
+    leave valid and test. A category that says the same in all events of a user, or of an item, is a
+    feature of that user or item. Raises LeanRecError for an empty part.
     """
     parts, words = event_parts(events, split, seed)
     cold = split.startswith("cold-items")
@@ -176,6 +177,9 @@ def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) 
     if cold:
         events = _part_by_part(events, parts)
     fields = {"user": int(events.users.max()) + 1, "item": int(events.items.max()) + 1}
+    user_features = _features(events, events.users, fields["user"])
+    item_features = _features(events, events.items, fields["item"])
+    item_features |= {name: torch.from_numpy(c + 1) for name, c in events.of_items.items()}
     trained = counted(events.users, fields["user"], parts == TRAIN) > 0
     if not trained.all():
         known = trained[events.users]
@@ -187,8 +191,21 @@ def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) 
         fields=fields,
         protocol=f"{events.source} {words}; {ranking}.".replace(".;", ";").strip(),
         texts=events.texts,
+        user_features=user_features,
+        item_features=item_features,
         cold=cold,
     )  # fmt: skip
+
+
+def _features(events: Events, ids: np.ndarray, size: int) -> dict[str, torch.Tensor]:
+    """The categories that each of `ids`, 0…size−1, determines: int64 [size], 0 where missing."""
+    found = {}
+    for name, column in events.categories.items():
+        value = np.full(size, -1, np.int64)
+        value[ids] = column
+        if value.max() > value.min() and (value[ids] == column).all():
+            found[name] = torch.from_numpy(value + 1)
+    return found
 
 
 def _part_by_part(events: Events, parts: np.ndarray) -> Events:
@@ -199,7 +216,8 @@ def _part_by_part(events: Events, parts: np.ndarray) -> Events:
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     texts = tuple(events.texts[item] for item in order) if events.texts else ()
-    return replace(events, items=place[events.items], texts=texts)
+    of_items = {name: column[order] for name, column in events.of_items.items()}
+    return replace(events, items=place[events.items], of_items=of_items, texts=texts)
 
 
 def check_parts(parts: np.ndarray, name: str, labels: np.ndarray | None = None) -> None:

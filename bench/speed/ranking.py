@@ -42,11 +42,11 @@ def evaluate(data: Dataset, model: TwoTower) -> float:
 
 
 @torch.inference_mode()
-def bare(model: TwoTower, users: int) -> None:
+def bare(model: TwoTower, users: int, items: int) -> None:
     """Scores of all items and the best of them, block by block."""
-    index = model.item.weight.T
-    for block in torch.arange(users).split(max(1, BLOCK // index.shape[1])):
-        (model.user.weight[block] @ index).topk(TOP)
+    index = model.item(torch.arange(items)).T
+    for block in torch.arange(users).split(max(1, BLOCK // items)):
+        (model.user(block) @ index).topk(TOP)
 
 
 def peak_mb(items: int, users: int) -> float:
@@ -71,7 +71,9 @@ def rows(quick: bool = False) -> list[SpeedRow]:
     """The time at 10⁵ items, and the peak memory at 10⁴ and 10⁶."""
     users, items = (2000, 2000) if quick else (4000, 100_000)
     data, model = catalogue(users, items)
-    raced = race(lambda: evaluate(data, model), lambda: bare(model, users), 2 if quick else 6)
+    raced = race(
+        lambda: evaluate(data, model), lambda: bare(model, users, items), 2 if quick else 6
+    )
     note = (
         f"{users} users × {items} items, d{DIM}, {torch.get_num_threads()} threads; bare: the "
         f"matrix product and the first {TOP}. Time is proportional to the users"

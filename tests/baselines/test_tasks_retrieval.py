@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from baselines.data import planted
 from baselines.errors import LeanRecError
 from baselines.models.two_tower import TwoTower
 from baselines.tasks import ranking
-from baselines.tasks.retrieval import Retrieval
+from baselines.tasks.retrieval import Objective, Retrieval
 
 CPU = torch.device("cpu")
 
@@ -74,9 +73,35 @@ def test_bpr_compares_each_positive_with_its_own_negative() -> None:
     assert Retrieval("bpr").loss(model, batch).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["sampled-softmax", "bpr"])
+def test_in_batch_softmax_corrects_each_logit_by_the_log_of_the_items_share() -> None:
+    torch.manual_seed(0)
+    model = TwoTower(4, 5, 4, std=1.0)
+    users, positives, shares = [0, 2, 1, 3], [1, 4, 1, 0], [0.5, 0.1, 0.5, 0.2]
+    batch = torch.tensor(users), torch.tensor(positives), torch.tensor(shares).log()
+    user, item = (v.detach().double().numpy() for v in model(torch.arange(4), torch.arange(5)))
+    losses = []
+    for row, (u, p) in enumerate(zip(users, positives, strict=True)):
+        own = np.exp(user[u] @ item[p]) / shares[row]
+        others = [
+            np.exp(user[u] @ item[q]) / share
+            for q, share in zip(positives, shares, strict=True)
+            if q != p  # another row of the same item is no negative
+        ]
+        losses.append(-np.log(own / (own + sum(others))))
+    loss = Retrieval("in-batch").loss(model, batch)
+    assert loss.item() == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_in_batch_shares_are_those_of_the_training_rows(data: Dataset) -> None:
+    _, positives, logs = next(Retrieval("in-batch").batches(data, 50, torch.Generator(), CPU))
+    items = data.train.items.tolist()
+    expected = [items.count(item) / len(items) for item in positives.tolist()]
+    np.testing.assert_allclose(logs.exp().numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["sampled-softmax", "in-batch", "bpr"])
 def test_the_loss_is_float32_under_autocast(
-    objective: Literal["sampled-softmax", "bpr"], data: Dataset, model: TwoTower
+    objective: Objective, data: Dataset, model: TwoTower
 ) -> None:
     task = Retrieval(objective, 16)
     batch = next(task.batches(data, 32, torch.Generator(), CPU))
@@ -84,10 +109,8 @@ def test_the_loss_is_float32_under_autocast(
         assert task.loss(model, batch).dtype == torch.float32
 
 
-@pytest.mark.parametrize("objective", ["sampled-softmax", "bpr"])
-def test_an_epoch_holds_every_interaction_once(
-    objective: Literal["sampled-softmax", "bpr"], data: Dataset
-) -> None:
+@pytest.mark.parametrize("objective", ["sampled-softmax", "in-batch", "bpr"])
+def test_an_epoch_holds_every_interaction_once(objective: Objective, data: Dataset) -> None:
     def epoch(seed: int) -> list[tuple[Tensor, ...]]:
         generator = torch.Generator().manual_seed(seed)
         return list(Retrieval(objective, 16).batches(data, 100, generator, CPU))
