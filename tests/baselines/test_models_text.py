@@ -20,9 +20,14 @@ from baselines.base import BASELINES, Dataset, Recipe, Split
 from baselines.data.events import Events
 from baselines.data.views import retrieval_dataset
 from baselines.errors import LeanRecError
-from baselines.models import text_encoder
+from baselines.models import text_encoder, text_two_tower
 from baselines.models.text_encoder import HashedTfidf, SentenceEncoder, encode, hashed_counts
-from baselines.models.text_two_tower import TextTwoTower, TextTwoTowerBaseline
+from baselines.models.text_two_tower import (
+    FrozenTexts,
+    TextTwoTower,
+    TextTwoTowerBaseline,
+    TunedTexts,
+)
 from baselines.tasks.retrieval import Retrieval
 from baselines.trainer import Trainer
 
@@ -125,13 +130,68 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 def test_the_score_is_the_users_vector_on_the_texts() -> None:
     torch.manual_seed(0)
     texts = torch.randn(5, 7)
-    model = TextTwoTower(3, texts, (4,), 6).eval()
+    model = TextTwoTower(3, FrozenTexts(texts), (4,), 6).eval()
     user, item = model(torch.tensor([2, 0]), torch.tensor([4, 4, 1]))
     assert torch.equal(user, model.user.weight[[2, 0]])
     tower = model.item
     hidden = (texts @ tower.hidden[0].weight.T + tower.hidden[0].bias).clamp(min=0)
     reference = texts @ tower.flat.weight.T + tower.flat.bias + hidden @ tower.deep.weight.T
     torch.testing.assert_close(item, reference[[4, 4, 1]])
+
+
+@pytest.fixture
+def small_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """MiniLM's folder with one layer of random weights."""
+    from transformers import BertConfig, BertModel
+
+    monkeypatch.setenv("LEANREC_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "model"
+    shutil.copytree(SentenceEncoder().folder(), folder)
+    config = BertConfig.from_pretrained(folder, num_hidden_layers=1, intermediate_size=32)
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@minilm
+def test_texts_to_be_tuned_start_as_those_that_are_frozen(
+    small_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_two_tower, "ENCODED", 2)
+    encoder = SentenceEncoder(str(small_encoder))
+    items = torch.tensor([3, 0, 3, 1])
+    with torch.no_grad():
+        tuned = TunedTexts(encoder.model(), TEXTS).eval()(items)
+    frozen = encode(encoder, TEXTS, items)[items]
+    torch.testing.assert_close(tuned, frozen, atol=1e-5, rtol=1e-4)
+
+
+@minilm
+def test_fine_tuning_trains_the_encoder_at_its_own_rate(small_encoder: Path) -> None:
+    made = TextTwoTowerBaseline(
+        "planted(rows=3000, ids=40, users=60)", "minilm", str(small_encoder), fine_tune=True
+    )
+    data = made.data()
+    torch.manual_seed(0)
+    model = made.build(data)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer = Trainer(model, made.task, made.recipe, torch.device("cpu"), 0)
+    trainer.step(next(iter(trainer.batches(data))))
+    moved = {name: (p - before[name]).abs().max().item() for name, p in model.named_parameters()}
+    head, query = "item.flat.weight", "item.texts.encoder.0.model.encoder.layer.0.attention"
+    largest = max(change for name, change in moved.items() if name.startswith(query))
+    assert moved[head] == pytest.approx(3e-3, rel=0.05)  # Adam's first step is the rate
+    assert largest == pytest.approx(3e-5, rel=0.05)
+    unread = before["item.texts.encoder.0.model.embeddings.word_embeddings.weight"][-1]
+    table = dict(model.named_parameters())[
+        "item.texts.encoder.0.model.embeddings.word_embeddings.weight"
+    ]
+    assert torch.equal(table[-1], unread)  # no penalty
+
+
+def test_tuning_an_encoder_without_weights_is_refused() -> None:
+    with pytest.raises(LeanRecError, match="nothing to train"):
+        BASELINES.make('text-two-tower(dataset="planted", fine_tune=true)').data()
 
 
 def test_items_never_trained_on_are_told_apart_by_their_texts() -> None:

@@ -1,0 +1,41 @@
+"""What surrounds the arithmetic of a training step: the precision of products, clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def matmul_precision(wanted: str) -> Iterator[None]:
+    """Float32 matrix products in that precision, and afterwards in that which was set before."""
+    before = torch.get_float32_matmul_precision()
+    if before == wanted:
+        yield
+        return
+    torch.set_float32_matmul_precision(wanted)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def clip(parameters: Sequence[nn.Parameter], largest: float) -> None:
+    """Scale all gradients so that their joint 2-norm is at most `largest`; sparse ones too."""
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            if parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()
+                gradients.append(parameter.grad.values())
+            else:
+                gradients.append(parameter.grad)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if norm.device.type == "cpu" and norm <= largest:
+        return  # a pass over all gradients saved; on other devices the question would wait for it
+    scale = (largest / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale)
