@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import polars as pl
 
 BLOCK = 1 << 18  # rows worked on together: their temporaries stay in the cache
 PRESENCE = 8  # a table of seen ids may be so many times as long as the column
@@ -54,25 +53,3 @@ def picked(values: np.ndarray, where: np.ndarray) -> np.ndarray:
         chosen[start : start + len(some)] = values[rows][some]
         start += len(some)
     return chosen
-
-
-class Column:
-    """A numpy array that grows in place: it is never held twice, as joining batches would."""
-
-    def __init__(self, dtype: pl.DataType | type[pl.DataType]) -> None:
-        self._values = pl.Series(dtype=dtype).to_numpy().copy()
-        self.length = 0
-
-    def extend(self, values: pl.Series) -> None:
-        """Append `values`, of this column's dtype and without missing ones."""
-        for part in values.get_chunks():
-            end = self.length + len(part)
-            if end > len(self._values):
-                self._values.resize(end + end // 8, refcheck=False)
-            self._values[self.length : end] = part.to_numpy()
-            self.length = end
-
-    def array(self) -> np.ndarray:
-        """All values."""
-        self._values.resize(self.length, refcheck=False)
-        return self._values

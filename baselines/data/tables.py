@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from baselines.data.columns import Column, coded
+from baselines.data.columns import coded
 from baselines.data.sources import local_folder
 from baselines.errors import LeanRecError
 
@@ -47,7 +47,10 @@ def read_csv(
         schema=None if header else dict(schema),
         schema_overrides=dict(schema) if header else None,
     ).select(list(schema))  # fmt: skip
-    columns = {name: Column(dtype) for name, dtype in schema.items()}
+    # A value takes two characters at least. Pages that nothing is written to take no memory.
+    most = path.stat().st_size // (2 * len(schema)) + 1
+    columns = {n: np.empty(most, pl.Series(dtype=t).to_numpy().dtype) for n, t in schema.items()}
+    length = 0
     try:
         for batch in scan.collect_batches():
             if any(batch.null_count().row(0)):
@@ -55,16 +58,17 @@ def read_csv(
                     f"{path} has empty values.", "Nothing was run.", "Get it from the publisher."
                 )
             for name, column in columns.items():
-                column.extend(batch[name])
+                column[length : length + len(batch)] = batch[name].to_numpy()
+            length += len(batch)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise LeanRecError(
             f"{path} is not of the publisher's layout: {str(error).splitlines()[0]}",
             "Nothing was run.",
             f"It should hold the columns {', '.join(schema)}, separated by {separator!r}.",
         ) from error
-    if not all(column.length for column in columns.values()):
+    if not length:
         raise LeanRecError(f"{path} has no rows.", "Nothing was run.", "Get it anew.")
-    return {name: column.array() for name, column in columns.items()}
+    return {name: column[:length] for name, column in columns.items()}
 
 
 def codes_of(column: pl.Series) -> tuple[np.ndarray, pl.Series]:

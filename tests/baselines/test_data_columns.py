@@ -1,12 +1,11 @@
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from baselines.data import columns
-from baselines.data.columns import Column, coded, counted, picked
+from baselines.data.columns import coded, counted, picked
 
 WHOLE = st.lists(st.integers(-(2**40), 2**40), min_size=1) | st.lists(
     st.integers(-3, 9), min_size=1
@@ -38,12 +37,3 @@ def test_counts_and_choices_are_those_of_the_rows_asked_for(rows):
     assert_array_equal(counted(codes, 7, where), np.bincount(codes[where], minlength=7))
     assert_array_equal(picked(codes, where), codes[where])
     assert picked(codes, where).dtype == np.int64
-
-
-@given(st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20), max_size=6))
-def test_a_grown_column_holds_what_was_put_in_in_order(parts):
-    column = Column(pl.Int32)
-    for part in parts:
-        column.extend(pl.Series(part, dtype=pl.Int32))
-    assert_array_equal(column.array(), [value for part in parts for value in part])
-    assert column.array().dtype == np.int32
