@@ -33,20 +33,13 @@ def locate(name: str, path: str, files: Sequence[str], publisher: str) -> list[P
 
 
 def read_csv(
-    path: Path,
-    schema: Mapping[str, pl.DataType | type[pl.DataType]],
-    separator: str = ",",
-    header: bool = True,
+    path: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]]
 ) -> dict[str, np.ndarray]:
-    """The columns of `schema` of a CSV file without quotes, each of its dtype.
+    """The columns of `schema` of a CSV file with a header and without quotes, each of its dtype.
 
     Raises LeanRecError where a column is missing or holds something else.
     """
-    scan = pl.scan_csv(
-        path, separator=separator, has_header=header, quote_char=None,
-        schema=None if header else dict(schema),
-        schema_overrides=dict(schema) if header else None,
-    ).select(list(schema))  # fmt: skip
+    scan = pl.scan_csv(path, quote_char=None, schema_overrides=dict(schema)).select(list(schema))
     # A value takes two characters at least. Pages that nothing is written to take no memory.
     most = path.stat().st_size // (2 * len(schema)) + 1
     columns = {n: np.empty(most, pl.Series(dtype=t).to_numpy().dtype) for n, t in schema.items()}
@@ -64,7 +57,7 @@ def read_csv(
         raise LeanRecError(
             f"{path} is not of the publisher's layout: {str(error).splitlines()[0]}",
             "Nothing was run.",
-            f"It should hold the columns {', '.join(schema)}, separated by {separator!r}.",
+            f"It should hold the columns {', '.join(schema)}, separated by commas.",
         ) from error
     if not length:
         raise LeanRecError(f"{path} has no rows.", "Nothing was run.", "Get it anew.")
