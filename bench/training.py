@@ -20,8 +20,9 @@ from typing import Literal
 import torch
 from pydantic import TypeAdapter
 
-from baselines.base import BASELINES
+from baselines.base import BASELINES, QualityMetric, Split, Task
 from baselines.errors import LeanRecError
+from baselines.metrics import GroupGap
 from baselines.registry import format_spec, load_plugin
 from baselines.trainer import Epoch, NonFiniteLoss
 from bench.allocator import keep_freed_memory
@@ -98,6 +99,12 @@ class Trained(Row):
 _LINE: TypeAdapter[EpochRow | SeedRow | ErrorRow] = TypeAdapter(EpochRow | SeedRow | ErrorRow)
 
 
+def judged_by(task: Task, test: Split) -> tuple[QualityMetric, ...]:
+    """The task's metrics, and how unequally the first one falls on the groups of each segment."""
+    gaps = (GroupGap(task.metrics[0], segment) for segment in test.segments)
+    return (*task.metrics, *gaps)
+
+
 def side_by_side(seeds: int, device: str) -> int:
     """How many seeds to train at a time: on the CPU one for each processor, since a training does
     not get faster in proportion to its threads; on another device one."""
@@ -150,7 +157,7 @@ def train_seeds(
         device=device,
         threads=threads,
         side_by_side=at_a_time,
-        directions={m.name: m.direction for m in made.task.metrics},
+        directions={m.name: m.direction for m in judged_by(made.task, data.test)},
         best=dict(data.best),
         seeds=tuple(seen),
     )
@@ -256,7 +263,7 @@ def _train(spec: SeedSpec, emit: Callable[[Row], None], begun: float) -> SeedRow
         scored = task.score(predictor, data, data.test, pipeline.device.torch_device)
     return SeedRow(
         seed=spec.seed,
-        metrics={metric.name: metric(scored) for metric in task.metrics},
+        metrics={metric.name: metric(scored) for metric in judged_by(task, data.test)},
         epochs=len(history.epochs),
         best_epoch=history.best + 1,
         rows=history.epochs[-1].samples_seen,

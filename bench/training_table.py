@@ -7,6 +7,7 @@ import statistics
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.training import EpochRow, SeedRow, Trained
@@ -58,7 +59,7 @@ def show_trained(trained: Trained, console: Console) -> None:
         cells = [f"{value:.4f}" for value in values]
         best = f"{trained.best[name]:.4f}" if name in trained.best else ""
         arrow = "↑" if direction == "higher" else "↓"
-        table.add_row(f"{name} {arrow}", *cells, mean, *([best] if trained.best else []))
+        table.add_row(escape(f"{name} {arrow}"), *cells, mean, *([best] if trained.best else []))
     console.print(table)
     for seed in trained.seeds:
         rate = f", {seed.rows / seed.seconds:,.0f} samples/s" if seed.seconds else ""

@@ -57,6 +57,7 @@ class TestTrain:
         assert "[split " in said.out
         assert re.search(r"auc ↑ .*0\.\d{4} ± 0\.\d{4}", said.out)
         assert "best attainable" in said.out
+        assert "auc_gap[popularity] ↓" in said.out
 
         again = leanrec("train", TINY, "--seeds", 2, "--json")
         assert again.err.count("trained before") == 2
