@@ -55,9 +55,9 @@ def show_trained(trained: Trained, console: Console) -> None:
     for name, direction in trained.directions.items():
         values = _values(trained, name)
         sd = _sd(values)
-        mean = f"{statistics.fmean(values):.4f}" + (f" ± {sd:.4f}" if len(values) > 1 else "")
-        cells = [f"{value:.4f}" for value in values]
-        best = f"{trained.best[name]:.4f}" if name in trained.best else ""
+        mean = _text(statistics.fmean(values)) + ("" if math.isnan(sd) else f" ± {_text(sd)}")
+        cells = [_text(value) for value in values]
+        best = _text(trained.best[name]) if name in trained.best else ""
         arrow = "↑" if direction == "higher" else "↓"
         table.add_row(escape(f"{name} {arrow}"), *cells, mean, *([best] if trained.best else []))
     console.print(table)
@@ -82,7 +82,12 @@ def _values(trained: Trained, name: str) -> list[float]:
 
 
 def _sd(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else math.nan
+    defined = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.stdev(values) if defined else math.nan
+
+
+def _text(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "–"
 
 
 def _known(value: float) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import re
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from front_door import Leanrec, environment
+from rich.console import Console
 
 from baselines.base import BASELINES
 from bench import speed, training
@@ -19,6 +22,7 @@ from bench.campaign import artefact_store
 from bench.device import get_device
 from bench.pipeline import Pipeline
 from bench.speed import Goal, Peer, SpeedRow, race, rate_row, time_row
+from bench.training_table import show_trained, summary
 
 TINY = 'dcnv2(dataset="planted(rows=2000, ids=100)", width=16, depth=1)'
 BROKEN = """
@@ -46,6 +50,29 @@ def leanrec(
     """The command, with a cache of its own."""
     monkeypatch.setenv("LEANREC_CACHE", str(tmp_path / "cache"))
     return Leanrec(monkeypatch, capsys)
+
+
+class TestTable:
+    def test_a_metric_that_no_seed_defines_is_a_dash(self) -> None:
+        seeds = [
+            training.SeedRow(
+                seed=k, metrics={"auc": 0.5 + k / 10, "auc_gap[age]": math.nan}, epochs=1,
+                best_epoch=1, rows=9, seconds=1, wall=2, reused=False,
+            )
+            for k in (0, 1)
+        ]  # fmt: skip
+        trained = training.Trained(
+            baseline="dnn", data="toy", protocol="", device="cpu", threads=1, side_by_side=2,
+            directions={"auc": "higher", "auc_gap[age]": "lower"}, best={}, seeds=tuple(seeds),
+        )  # fmt: skip
+        console = Console(file=io.StringIO(), width=100)
+        show_trained(trained, console)
+        shown = console.file.getvalue()
+        assert re.search(r"auc ↑ .*0\.5500 ± 0\.0707", shown)
+        assert re.search(r"auc_gap\[age\] ↓ *│ – *│ – *│ – *│", shown)
+        gap = summary(trained)["metrics"][1]
+        assert gap["values"] == [None, None]
+        assert gap["sd"] is None
 
 
 class TestTrain:
