@@ -1,12 +1,14 @@
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from baselines.data import columns
 from baselines.data.columns import Column, coded, counted, picked
+from baselines.errors import LeanRecError
 
 WHOLE = st.lists(st.integers(-(2**40), 2**40), min_size=1) | st.lists(
     st.integers(-3, 9), min_size=1
@@ -47,3 +49,17 @@ def test_a_grown_column_holds_what_was_put_in_in_order(parts):
         column.extend(pl.Series(part, dtype=pl.Int32))
     assert_array_equal(column.array(), [value for part in parts for value in part])
     assert column.array().dtype == np.int32
+
+
+def test_an_array_above_the_limit_lies_in_a_file_and_is_filled_alike(monkeypatch):
+    monkeypatch.setattr(columns, "LIMIT", 100)
+    long, short = columns.room((51, 2), np.int8), columns.room((50, 2), np.int8)
+    assert isinstance(long, np.memmap)
+    assert not isinstance(short, np.memmap)
+    long[:] = 7
+    assert torch.from_numpy(long).sum() == 7 * 102
+
+
+def test_a_full_disk_is_told_before_anything_is_written():
+    with pytest.raises(LeanRecError, match="GB free.*Set TMPDIR"):
+        columns.room((1 << 60,), np.int8)
