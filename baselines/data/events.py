@@ -11,7 +11,7 @@ from baselines.errors import LeanRecError
 
 
 @dataclass(frozen=True)
-class Sequences:
+class Histories:
     """The items that came before each of n rows, by item code, oldest first.
 
     values: int32 or int64 [m], −1 for an item that no event has. starts, ends: int64 [n]; row k has
@@ -42,7 +42,7 @@ class Events:
     a label. times: int64 [n], seconds since 1970, or any whole number that rises with time.
     categories: name → int32 or int64 [n], codes from 0, −1 where missing. of_items: the same by
     item code, for what a row has from its item alone. numbers: name → float32 [n]. segments: name →
-    int64 [n], what test rows are also judged by. sequences: what the data themselves say came
+    int64 [n], what test rows are also judged by. histories: what the data themselves say came
     before each row. texts: what is said of each item, by item code. roles: which of users and items
     the data names; the other is 0 throughout. parts: int8 [n], the publisher's own split (0 train,
     1 valid, 2 test). source: the data set and what was done to it
@@ -59,7 +59,7 @@ class Events:
     of_items: Mapping[str, np.ndarray] = field(default_factory=dict)
     numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
     segments: Mapping[str, np.ndarray] = field(default_factory=dict)
-    sequences: Sequences | None = None
+    histories: Histories | None = None
     texts: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("user", "item")
     parts: np.ndarray | None = None
@@ -68,7 +68,7 @@ class Events:
         return len(self.users)
 
 
-def earlier(events: Events) -> Sequences:
+def earlier(events: Events) -> Histories:
     """Before each row: the items of its user's events of an earlier time.
 
     Raises LeanRecError where the data do not name users and items, or have no times.
@@ -91,4 +91,4 @@ def earlier(events: Events) -> Sequences:
     starts, ends = np.empty_like(place), np.empty_like(place)
     starts[order] = np.maximum.accumulate(np.where(new_user, place, 0))
     ends[order] = np.maximum.accumulate(np.where(new_time, place, 0))
-    return Sequences(events.items[order], starts, ends)
+    return Histories(events.items[order], starts, ends)

@@ -74,7 +74,7 @@ class EventSource(DataSource):
         )
 
     def _positives(self, *, distinct: bool) -> Events:
-        events = replace(self.events(), sequences=None)
+        events = replace(self.events(), histories=None)
         if events.roles != ("user", "item"):
             raise LeanRecError(
                 f"{events.name} names {' and '.join(events.roles) or 'neither users nor items'}.",
@@ -108,7 +108,7 @@ def ctr_dataset(
     each column of ids 0 is a value that no training row has, or a missing one. Numbers are
     standardised by the training rows; missing and infinite ones are 0, the mean. A random split
     keeps impressions equal in label and every category together, so that no test row is a copy of
-    a training row. History: the last items of the row's own sequence, where the data have them,
+    a training row. History: the last items of the row's own history, where the data have them,
     else of the user's events before the row's time, clicked or not; numbered as the item column
     is.
 
@@ -131,10 +131,10 @@ def ctr_dataset(
     scales = [_scale(column, trained) for column in events.numbers.values()]
     before = None
     if history:
-        before = events.sequences or earlier(events)
+        before = events.histories or earlier(events)
         words += (
-            f" The last {history} items of the row's own sequence."
-            if events.sequences
+            f" The last {history} items of the row's own history."
+            if events.histories
             else f" The user's last {history} items before the row."
         )
 

@@ -61,5 +61,5 @@ def test_an_array_above_the_limit_lies_in_a_file_and_is_filled_alike(monkeypatch
 
 
 def test_a_full_disk_is_told_before_anything_is_written():
-    with pytest.raises(LeanRecError, match="GB free.*Set TMPDIR"):
+    with pytest.raises(LeanRecError, match=r"GB free.*Set TMPDIR"):
         columns.room((1 << 60,), np.int8)
