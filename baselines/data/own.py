@@ -102,11 +102,12 @@ def table_events(
     One column is held at a time. Raises LeanRecError for columns that are missing or of the wrong
     kind, missing users or items, and histories without items.
     """
-    features = [column for column in (user, item, *categorical, *numeric, history) if column]
+    features = [column for column in (user, item, *categorical, *numeric) if column]
     with readable(name):
-        present = table.collect_schema().names()
+        schema = table.collect_schema()
         rows = table.select(pl.len()).collect().item()
-    for column in filter(None, (*features, label, time, text)):
+    present = schema.names()
+    for column in filter(None, (*features, label, time, text, history)):
         if column not in present:
             near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
             raise LeanRecError(
@@ -114,7 +115,17 @@ def table_events(
                 "Nothing was run.",
                 (f"Did you mean {near[0]!r}? " if near else "") + f"It has: {', '.join(present)}.",
             )
-    if label in features:
+    kinds = [(column, schema[column]) for column in (*features, label, time, text) if column]
+    if history:
+        kinds.append((history, getattr(schema[history], "inner", schema[history])))
+    for column, kind in kinds:
+        if kind.is_nested():
+            raise LeanRecError(
+                f"{name}: {column!r} holds {schema[column]}.",
+                "Nothing was run.",
+                "Give one word or number a row; a history may be a list of them.",
+            )
+    if label in (*features, history):
         raise LeanRecError(
             f"{name}: the label {label!r} is among the features.",
             "A model would read the answer off its input.",
@@ -131,12 +142,7 @@ def table_events(
 
     def read(column: str) -> pl.Series:
         with readable(name):
-            values = table.select(selectors.by_name(column)).collect().to_series()
-        if values.dtype.is_nested() and column != history:
-            raise LeanRecError(
-                f"{name}: {column!r} holds lists.", "Nothing was run.", "Name it as the history."
-            )
-        return values
+            return table.select(selectors.by_name(column)).collect().to_series()
 
     def ids(column: str) -> tuple[np.ndarray, pl.Series]:
         if not column:
@@ -243,7 +249,9 @@ def _times(column: pl.Series, name: str) -> np.ndarray:
 
 def _histories(column: pl.Series, known: pl.Series, name: str) -> Histories:
     """The histories in a column of lists or text, by the place of each item among the `known`."""
-    if column.dtype.is_nested():
+    if isinstance(column.dtype, pl.Array):
+        lists = column.arr.to_list()
+    elif isinstance(column.dtype, pl.List):
         lists = column
     else:
         words = column.cast(pl.String)
