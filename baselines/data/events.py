@@ -45,8 +45,7 @@ class Events:
     int64 [n], what test rows are also judged by. histories: what the data themselves say came
     before each row. texts: what is said of each item, by item code. roles: which of users and items
     the data names; the other is 0 throughout. parts: int8 [n], the publisher's own split (0 train,
-    1 valid, 2 test). source: the data set and what was done to it
-    so far, in words.
+    1 valid, 2 test). source: the data set and what was done to it so far, in words.
     """
 
     name: str

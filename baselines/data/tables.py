@@ -120,7 +120,7 @@ def readable(path: Path | str) -> Iterator[None]:
 
 
 def _files(folder: Path) -> list[Path]:
-    for form in FORMS:
+    for form in (form + zipped for form in FORMS for zipped in ("", ".gz")):
         files = [folder / f"{name}{form}" for name in NAMES]
         if all(file.is_file() for file in files):
             return files

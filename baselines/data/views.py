@@ -6,12 +6,11 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
 
 from baselines.base import Dataset, DataSource, Split
 from baselines.data import segments as segment
-from baselines.data.columns import blocks, counted, room
+from baselines.data.columns import blocks, coded, counted, room
 from baselines.data.events import Events, earlier
 from baselines.data.filters import chosen, core, once, rows_of, said
 from baselines.data.splits import TEST, TRAIN, VALID, event_parts, pair_splits, parse_split
@@ -255,8 +254,11 @@ def _labels(events: Events, threshold: float | None) -> tuple[np.ndarray, str]:
 
 def _groups(columns: list[np.ndarray]) -> np.ndarray:
     """A number for each distinct row of `columns`, in their order: int64 [n]."""
-    frame = pd.DataFrame(dict(enumerate(columns)))
-    return frame.groupby(list(frame.columns)).ngroup().to_numpy()
+    groups = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values = column.astype(np.int64) + 1  # −1 where missing
+        groups = coded(groups * (values.max() + 1) + values)[0].astype(np.int64)
+    return groups
 
 
 def _numbering(codes: np.ndarray, trained: np.ndarray) -> np.ndarray:

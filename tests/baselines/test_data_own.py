@@ -118,6 +118,11 @@ def test_a_folder_of_three_tables_is_the_published_split(tmp_path, monkeypatch):
     assert [len(part) for part in (data.train, data.valid, data.test)] == [1500, 200, 300]
     monkeypatch.setattr(tables, "LIMIT", 0)
     assert own(tmp_path, more).digest == data.digest
+    for name in ends:
+        zipped = gzip.compress((tmp_path / f"{name}.csv").read_bytes())
+        (tmp_path / "zipped").mkdir(exist_ok=True)
+        (tmp_path / "zipped" / f"{name}.csv.gz").write_bytes(zipped)
+    assert_array_equal(own(tmp_path / "zipped", more).test.inputs[0], data.test.inputs[0])
     (tmp_path / "valid.csv").write_text("uid,other\n1,2\n")
     with pytest.raises(LeanRecError, match="cannot be read as a table"):
         own(tmp_path, more)
