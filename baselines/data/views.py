@@ -106,18 +106,18 @@ def ctr_dataset(
     Label: a rating of at least `threshold`, or the rating itself, which then must be 0 or 1. In
     each column of ids 0 is a value that no training row has, or a missing one. Numbers are
     standardised by the training rows; missing and infinite ones are 0, the mean. A random split
-    keeps impressions equal in label and every category together, so that no test row is a copy of
-    a training row. History: the last items of the row's own history, where the data have them,
-    else of the user's events before the row's time, clicked or not; numbered as the item column
-    is.
+    keeps impressions equal in label, categories and numbers together, so that no test row is a copy
+    of a training row. History: the last items of the row's own history, where the data have them,
+    else of the user's events before the row's time, clicked or not; numbered as the item column is.
 
-    Raises LeanRecError for labels that are missing or not 0 or 1, a history without times or
-    sequences, and where a part lacks rows of either class.
+    Raises LeanRecError for labels that are missing or not 0 or 1, a history that the data
+    do not bear, and where a part lacks rows of either class.
     """
     labels, click = _labels(events, threshold)
     columns = {role: getattr(events, f"{role}s") for role in events.roles} | dict(events.categories)
     kind, _ = parse_split(split)
-    groups = _groups([*columns.values(), labels]) if kind == "random" else None
+    numbers_as_bits = (column.view(np.int32) for column in events.numbers.values())
+    groups = _groups([*columns.values(), labels, *numbers_as_bits]) if kind == "random" else None
     parts, words = event_parts(events, split, seed, groups)
     check_parts(parts, events.name, labels)
     trained = parts == TRAIN
@@ -253,11 +253,15 @@ def _labels(events: Events, threshold: float | None) -> tuple[np.ndarray, str]:
 
 
 def _groups(columns: list[np.ndarray]) -> np.ndarray:
-    """A number for each distinct row of `columns`, in their order: int64 [n]."""
+    """A number for each distinct row of `columns`, of whole numbers, in their order: int64 [n]."""
     groups = np.zeros(len(columns[0]), np.int64)
     for column in columns:
-        values = column.astype(np.int64) + 1  # −1 where missing
-        groups = coded(groups * (values.max() + 1) + values)[0].astype(np.int64)
+        values = column.astype(np.int64)
+        values -= values.min()
+        codes, known = coded(groups * (values.max() + 1) + values)
+        groups = codes.astype(np.int64)
+        if len(known) == len(groups):
+            break
     return groups
 
 

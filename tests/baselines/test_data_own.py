@@ -1,39 +1,19 @@
-"""Own tables: every form, in memory and out of it, and data that cannot be used."""
+"""Own tables: every form, in memory and out of it, and the rules for odd data."""
 
 from __future__ import annotations
 
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from own_tables import ROLES, clicks, own, saved
 
-from baselines.base import DATASETS, Dataset
+from baselines.base import DATASETS
 from baselines.data import columns, tables
 from baselines.errors import LeanRecError
-
-ROLES = 'user="uid", item="iid", label="click", time="ts"'
-
-
-def clicks(rows: int = 2000, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    return pd.DataFrame(
-        {
-            "uid": [f"ü{k}" for k in rng.integers(0, 40, rows)],
-            "iid": rng.integers(0, 60, rows) + 2**40,
-            "click": rng.integers(0, 2, rows),
-            "ts": rng.permutation(rows) - 10**12,
-            "device": rng.choice(["phone", "desk", None], rows),
-            "price": rng.random(rows),
-        }
-    )
-
-
-def own(path: Path, more: str = "") -> Dataset:
-    return DATASETS.make(f'own(path="{path}", {ROLES}{more})').ctr()
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "csv.gz", "parquet"])
@@ -152,39 +132,6 @@ def test_histories_need_items_to_be_named(tmp_path):
         DATASETS.make(spec).ctr()
 
 
-@pytest.mark.parametrize(
-    ("change", "more", "message"),
-    [
-        ({"uid": "usr"}, "", "no column 'uid'.*Did you mean"),
-        ({"click": lambda f: 1}, "", "one class only"),
-        ({"click": lambda f: f["ts"]}, "", "neither 0 nor 1"),
-        ({"click": lambda f: f["click"].where(f.index != 7)}, "", "missing"),
-        ({"uid": lambda f: f["uid"].where(f.index != 7)}, "", "no 'uid', the first is row 7"),
-        ({"ts": lambda f: "soon"}, "", "should hold times; row 0 is 'soon'"),
-        ({}, ', numeric=["device"]', "should hold numbers"),
-        ({}, ', split="by moon"', "is no split"),
-        ({}, ', split="published"', "without train, valid and test files"),
-        ({}, ", min_user=3000", "no event passes"),
-    ],
-)
-def test_bad_tables_are_refused_with_their_cause(tmp_path, change, more, message):
-    frame = clicks()
-    for column, new in change.items():
-        frame = frame.assign(**{column: new}) if callable(new) else frame.rename(columns=change)
-    frame.to_csv(tmp_path / "clicks.csv", index=False)
-    with pytest.raises(LeanRecError, match=f"(?s){message}"):
-        own(tmp_path / "clicks.csv", more)
-
-
-def saved(path: Path, **change: object) -> str:
-    """The spec of a table of clicks with some columns changed: Parquet, which keeps their kind."""
-    frame = clicks()
-    for column, new in change.items():
-        frame[column] = new(frame) if callable(new) else new
-    frame.to_parquet(path / "a.parquet")
-    return f'own(path="{path}/a.parquet", {ROLES}, split="temporal")'
-
-
 def test_ids_are_the_same_as_floats_as_whole_numbers_and_of_any_size(tmp_path):
     rows = {
         kind: DATASETS.make(saved(tmp_path, iid=ids)).retrieval()
@@ -256,49 +203,11 @@ def test_missing_features_are_the_unknown_value_and_the_mean(tmp_path):
     assert numbers[data.train.labels == 1].mean().item() == pytest.approx(0, abs=1e-5)
 
 
-def hole(column: str, value: object) -> dict[str, object]:
-    return {column: lambda f: f[column].astype(float).where(f.index != 7, value)}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (hole("click", np.nan), "labels are missing or not finite, the first in row 7"),
-        (hole("click", np.inf), "labels are missing or not finite, the first in row 7"),
-        (hole("iid", np.nan), "1 rows have no 'iid', the first is row 7"),
-        (hole("ts", np.nan), "should hold times; row 7 is (nan|None)"),
-        (hole("ts", 1e300), "should hold times; row 7 is 1e"),
-        ({"ts": lambda f: np.where(f.index == 7, "soon", "2024-01-31")}, "row 7 is 'soon'"),
-        ({"iid": lambda f: [[1, 2]] * len(f)}, "'iid' holds List"),
-        ({"click": lambda f: "yes"}, "'click' should hold numbers; row 0 is 'yes'"),
-    ],
-)
-def test_missing_and_impossible_values_are_named_with_their_row(tmp_path, change, message):
-    with pytest.raises(LeanRecError, match=message):
-        DATASETS.make(saved(tmp_path, **change)).ctr()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.csv", b"", "cannot be read as a table"),
-        ("a.csv", b"uid,iid,click,ts\n", "a.csv has no rows"),
-        ("a.csv", b"uid,iid,click,ts\n1,2,0,4,5,6\n", "cannot be read as a table"),
-        ("a.csv", b"uid,iid,click,ts\n\xff\xfe,2,0,4\n", "cannot be read as a table"),
-        ("a.csv", b"uid,iid,click,ts\n" + b"1,2,0,4\n" * 10_001 + b"u,2,0,4\n", "'uid'.*one kind"),
-        ("a.csv.gz", gzip.compress(b"uid,iid,click,ts\n1,2,0,4\n")[:20], "cannot be read"),
-        ("a.parquet", b"PAR1 and no more", "cannot be read as a table"),
-        ("a.libsvm", b"1 2:x\n0 y:1\n", "cannot be read as a table"),
-        ("a.xls", b"", "of no known form"),
-        ("a.toml", b"path = [", "is no TOML"),
-        ("a.toml", b"path = 'b.toml'", "names a TOML file"),
-        ("a.toml", b"path = 'b.csv'", "b.csv does not exist"),
-        ("a.toml", b"user = 3", "'user'"),
-    ],
-)
-@pytest.mark.parametrize("limit", [tables.LIMIT, 0])
-def test_files_that_are_no_tables_are_refused(tmp_path, monkeypatch, name, content, message, limit):
-    monkeypatch.setattr(tables, "LIMIT", limit)
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(LeanRecError, match=message):
-        own(tmp_path / name)
+def test_a_random_split_of_few_categories_parts_rows_by_their_numbers(tmp_path):
+    frame = pd.concat([clicks(500)] * 2)
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    roles = 'label="click", categorical=["device"], numeric=["price"]'
+    data = DATASETS.make(f'own(path="{tmp_path}/a.csv", {roles})').ctr()
+    parts = [set(part.inputs[1][:, 0].tolist()) for part in (data.train, data.valid, data.test)]
+    assert [len(part) for part in parts] == [400, 50, 50]
+    assert len(set.union(*parts)) == 500
