@@ -103,29 +103,12 @@ def table_events(
     kind, missing users or items, and histories without items.
     """
     features = [column for column in (user, item, *categorical, *numeric) if column]
+    named = [*features, *filter(None, (label, time, text))]
     with readable(name):
         schema = table.collect_schema()
         rows = table.select(pl.len()).collect().item()
-    present = schema.names()
-    for column in filter(None, (*features, label, time, text, history)):
-        if column not in present:
-            near = difflib.get_close_matches(column, present, n=1, cutoff=0.5)
-            raise LeanRecError(
-                f"{name} has no column {column!r}.",
-                "Nothing was run.",
-                (f"Did you mean {near[0]!r}? " if near else "") + f"It has: {', '.join(present)}.",
-            )
-    kinds = [(column, schema[column]) for column in (*features, label, time, text) if column]
-    if history:
-        kinds.append((history, getattr(schema[history], "inner", schema[history])))
-    for column, kind in kinds:
-        if kind.is_nested():
-            raise LeanRecError(
-                f"{name}: {column!r} holds {schema[column]}.",
-                "Nothing was run.",
-                "Give one word or number a row; a history may be a list of them.",
-            )
-    if label in (*features, history):
+    _check_columns(schema, name, named, history)
+    if label and label in (*features, history):
         raise LeanRecError(
             f"{name}: the label {label!r} is among the features.",
             "A model would read the answer off its input.",
@@ -181,6 +164,27 @@ def table_events(
         parts=parts,
         roles=tuple(role for role, column in (("user", user), ("item", item)) if column),
     )  # fmt: skip
+
+
+def _check_columns(schema: pl.Schema, name: str, named: Sequence[str], history: str) -> None:
+    for column in (*named, *filter(None, (history,))):
+        if column not in schema:
+            near = difflib.get_close_matches(column, schema, n=1, cutoff=0.5)
+            raise LeanRecError(
+                f"{name} has no column {column!r}.",
+                "Nothing was run.",
+                (f"Did you mean {near[0]!r}? " if near else "") + f"It has: {', '.join(schema)}.",
+            )
+    kinds = [(column, schema[column]) for column in named]
+    if history:
+        kinds.append((history, getattr(schema[history], "inner", schema[history])))
+    for column, kind in kinds:
+        if kind.is_nested():
+            raise LeanRecError(
+                f"{name}: {column!r} holds {schema[column]}.",
+                "Nothing was run.",
+                "Give one word or number a row; a history may be a list of them.",
+            )
 
 
 def _found(path: str) -> Path:

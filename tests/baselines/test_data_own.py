@@ -125,6 +125,15 @@ def test_other_views_are_the_same_with_histories_and_without(tmp_path):
     assert plain.sequence(5).digest == with_past.sequence(5).digest
 
 
+def test_interactions_need_no_label(tmp_path):
+    clicks().to_csv(tmp_path / "a.csv", index=False)
+    source = DATASETS.make(f'own(path="{tmp_path}/a.csv", user="uid", item="iid")')
+    assert len(source.retrieval().train)
+    assert len(source.sequence(5).train)
+    with pytest.raises(LeanRecError, match="no ratings or labels"):
+        source.ctr()
+
+
 def test_histories_need_items_to_be_named(tmp_path):
     clicks().to_csv(tmp_path / "a.csv", index=False)
     spec = f'own(path="{tmp_path}/a.csv", user="uid", label="click", history="device")'
