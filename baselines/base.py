@@ -284,7 +284,7 @@ class DataSource(ABC):
         """Positive interactions. inputs: users int64 [n], items int64 [n], both from 0."""
 
     @abstractmethod
-    def sequence(self, length: int) -> Dataset:
+    def sequences(self, length: int) -> Dataset:
         """What each user took in order, and what came next.
 
         inputs: (history int64 [n, length],), oldest first, left-padded with I, the number of items;

@@ -77,7 +77,7 @@ class AmazonBeauty(Amazon):
 
 
 def _one_user_a_line(path: Path, name: str) -> Events:
-    lines = pl.Series("line", path.read_text(encoding="utf-8-sig").splitlines())
+    lines = pl.Series("line", path.read_text(encoding="utf-8-sig").splitlines(), dtype=pl.String)
     words = lines.str.strip_chars().str.split(" ")
     sizes = words.list.len().to_numpy().astype(np.int64)
     flat = words.explode().cast(pl.Int64, strict=False)

@@ -6,17 +6,44 @@ is what memory runs out on.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
+from numpy.typing import DTypeLike
+
+from baselines.errors import LeanRecError
 
 BLOCK = 1 << 18  # rows worked on together: their temporaries stay in the cache
 PRESENCE = 8  # a table of seen ids may be so many times as long as the column
+LIMIT = 1 << 30  # bytes; longer arrays lie in a file
 
 
 def blocks(length: int) -> Iterator[slice]:
     """0…length−1 in slices."""
     return (slice(start, start + BLOCK) for start in range(0, length, BLOCK))
+
+
+def room(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """An array to be filled; one above `LIMIT` lies in a temporary file, which goes with it.
+
+    Raises LeanRecError where the folder of temporary files has no room for it.
+    """
+    size = prod(shape) * np.dtype(dtype).itemsize
+    if size <= LIMIT:
+        return np.empty(shape, dtype)
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise LeanRecError(
+            f"{folder} has {free / 1e9:.1f} GB free, and the data need {size / 1e9:.1f} GB.",
+            "Nothing was run.",
+            "Set TMPDIR to a folder on a larger disk.",
+        )
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
 def coded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

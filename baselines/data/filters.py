@@ -58,7 +58,15 @@ def chosen(events: Events, keep: np.ndarray) -> Events:
     items, known = coded(rows.items)
     texts = tuple(events.texts[item] for item in known.tolist()) if events.texts else ()
     of_items = {name: column[known] for name, column in events.of_items.items()}
-    return replace(rows, users=users, items=items, of_items=of_items, texts=texts)
+    histories = rows.histories
+    if histories is not None:
+        place = np.full(int(known[-1]) + 2, -1, np.int32)  # the last place is that of −1
+        place[known] = np.arange(len(known))
+        values = place[np.minimum(histories.values, len(place) - 1)]
+        histories = replace(histories, values=values)
+    return replace(
+        rows, users=users, items=items, of_items=of_items, histories=histories, texts=texts
+    )
 
 
 def rows_of(events: Events, keep: np.ndarray) -> Events:
@@ -70,8 +78,12 @@ def rows_of(events: Events, keep: np.ndarray) -> Events:
     def each(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: column[keep] for name, column in columns.items()}
 
+    histories = events.histories
+    if histories is not None:
+        histories = replace(histories, starts=histories.starts[keep], ends=histories.ends[keep])
     return replace(
         events, users=events.users[keep], items=events.items[keep], ratings=of(events.ratings),
         times=of(events.times), parts=of(events.parts), categories=each(events.categories),
         numbers=each(events.numbers), segments=each(events.segments),
+        histories=histories,
     )  # fmt: skip

@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from baselines.base import dataset
 from baselines.data.events import Events
-from baselines.data.own import frame_events, read_parts
+from baselines.data.own import table_events
 from baselines.data.sources import local_folder
+from baselines.data.tables import opened
 from baselines.data.views import EventSource
 from baselines.errors import LeanRecError
 
@@ -37,8 +40,11 @@ class Frappe(EventSource):
                 "Set LEANREC_DATA to the folder above frappe/train.csv, or give path=…; it is at "
                 "https://huggingface.co/datasets/reczoo/Frappe_x1.",
             )
-        frame, parts = read_parts(root)
-        if "field_9" in frame.columns:
-            frame.columns = ["label", "user", "item", *CONTEXT]
-            frame = frame.with_columns(frame["label"].clip(0, 1))
-        return frame_events(frame, "frappe", "user", "item", "label", "", CONTEXT, parts=parts)
+        with opened(root) as (table, parts):
+            columns = table.collect_schema().names()
+            if columns[-1] == "field_9":
+                names = dict(zip(columns, ("label", "user", "item", *CONTEXT), strict=True))
+                named = table.rename(names).with_columns(pl.col("label").clip(0, 1))
+            else:
+                named = table
+            return table_events(named, "frappe", "user", "item", "label", "", CONTEXT, parts=parts)

@@ -10,8 +10,8 @@ from typing import Literal
 
 from baselines.base import dataset
 from baselines.data.events import Events
-from baselines.data.own import frame_events, read_table
-from baselines.data.tables import locate
+from baselines.data.own import table_events
+from baselines.data.tables import locate, opened
 from baselines.data.views import EventSource
 
 
@@ -32,8 +32,11 @@ class KuaiRec(EventSource):
         (path,) = locate(
             "kuairec", self.path, (f"{self.matrix}_matrix.csv",), "https://kuairec.com"
         )
-        frame = read_table(path)
-        timed = "timestamp" in frame.columns and not frame["timestamp"].null_count()
-        time = "timestamp" if timed else ""
-        name = f"kuairec-{self.matrix}"
-        return frame_events(frame, name, "user_id", "video_id", "watch_ratio", time)
+        with opened(path) as (table, _):
+            timed = "timestamp" in table.collect_schema() and not (
+                table.select("timestamp").null_count().collect().item()
+            )
+            return table_events(
+                table, f"kuairec-{self.matrix}", "user_id", "video_id", "watch_ratio",
+                "timestamp" if timed else "",
+            )  # fmt: skip

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from polars import selectors
 from pydantic import TypeAdapter, ValidationError
 
 from baselines.base import Dataset, dataset
-from baselines.data.events import Events
+from baselines.data.columns import room
+from baselines.data.events import Events, Histories
 from baselines.data.sources import local_folder
-from baselines.data.tables import codes_of
+from baselines.data.tables import codes_of, opened, readable
 from baselines.data.views import EventSource
 from baselines.errors import LeanRecError
-
-FORMS = (".csv", ".tsv", ".parquet", ".libsvm")
-NAMES = ("train", "valid", "test")
 
 
 @dataset("own")
@@ -34,9 +33,17 @@ class Own(EventSource):
     (libsvm: columns label, field_0, field_1, …); a folder with train, valid and test files of one
     of these forms, which are then the published split; or a ``.toml`` file that holds these
     parameters. Relative paths start here or at LEANREC_DATA. user, item, label, time, text: column
-    names, empty where there is none; ids may be words or whole numbers of any size. categorical,
-    numeric: further columns of the click model. Times are whole numbers of any sign, or dates.
-    Repeated rows all count as impressions, and once as interactions.
+    names, empty where there is none; ids may be words or numbers of any size. categorical, numeric:
+    further columns of the click model. sequence: a column of the items that the user took before
+    the row, oldest first: lists, or text with '|' between the ids, or commas where the column has
+    no '|', or spaces where it has neither. `ctr` takes it in place of the user's earlier rows and
+    then needs no times; retrieval and sequences ignore it.
+
+    Times are whole numbers of any sign, whose fractions are dropped, or dates. Missing categories
+    are 0, missing numbers the mean, missing histories empty, and an item of a history that no
+    training row has is 0; a missing user, item, label or time is an error. Repeated rows all count
+    as impressions and in sequences, and once as interactions. Users with one event only train, and
+    have no sequence.
     """
 
     path: str = ""
@@ -46,6 +53,7 @@ class Own(EventSource):
     time: str = ""
     categorical: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
+    sequence: str = ""
     text: str = ""
 
     def events(self) -> Events:
@@ -53,11 +61,11 @@ class Own(EventSource):
         path = _found(self.path)
         if path.suffix == ".toml":
             return _from_toml(path).events()
-        frame, parts = read_parts(path)
-        return frame_events(
-            frame, path.name, self.user, self.item, self.label, self.time, self.categorical,
-            self.numeric, self.text, parts,
-        )  # fmt: skip
+        with opened(path) as (table, parts):
+            return table_events(
+                table, path.name, self.user, self.item, self.label, self.time, self.categorical,
+                self.numeric, self.sequence, self.text, parts,
+            )  # fmt: skip
 
     def ctr(self, history: int = 0) -> Dataset:
         """Every row is an impression."""
@@ -67,17 +75,17 @@ class Own(EventSource):
         """Every row that `min_rating` leaves is an interaction."""
         return super(Own, self._settled()).retrieval()
 
-    def sequence(self, length: int) -> Dataset:
+    def sequences(self, length: int) -> Dataset:
         """Every row that `min_rating` leaves, in order of time."""
-        return super(Own, self._settled()).sequence(length)
+        return super(Own, self._settled()).sequences(length)
 
     def _settled(self) -> Own:
         path = _found(self.path)
         return _from_toml(path) if path.suffix == ".toml" else self
 
 
-def frame_events(
-    frame: pl.DataFrame,
+def table_events(
+    table: pl.LazyFrame,
     name: str,
     user: str = "",
     item: str = "",
@@ -85,36 +93,52 @@ def frame_events(
     time: str = "",
     categorical: Sequence[str] = (),
     numeric: Sequence[str] = (),
+    sequence: str = "",
     text: str = "",
     parts: np.ndarray | None = None,
 ) -> Events:
     """The events of a table whose columns are named; empty where there is none.
 
-    Raises LeanRecError for columns that are missing, missing users or items, and columns that
-    should be numbers and are not.
+    One column is held at a time. Raises LeanRecError for columns that are missing or of the wrong
+    kind, missing users or items, and histories without items.
     """
-    wanted = [c for c in (user, item, label, time, *categorical, *numeric, text) if c]
-    for column in wanted:
-        if column not in frame.columns:
-            near = difflib.get_close_matches(column, frame.columns, n=1, cutoff=0.5)
-            raise LeanRecError(
-                f"{name} has no column {column!r}.",
-                "Nothing was run.",
-                (f"Did you mean {near[0]!r}? " if near else "")
-                + f"It has: {', '.join(frame.columns)}.",
-            )
-    if label and label in (user, item, *categorical, *numeric):
+    features = [column for column in (user, item, *categorical, *numeric) if column]
+    named = [*features, *filter(None, (label, time, text))]
+    with readable(name):
+        schema = table.collect_schema()
+        rows = table.select(pl.len()).collect().item()
+    _check_columns(schema, name, named, sequence)
+    if label and label in (*features, sequence):
         raise LeanRecError(
             f"{name}: the label {label!r} is among the features.",
             "A model would read the answer off its input.",
             "Leave it out of the features.",
         )
-    if not len(frame):
-        raise LeanRecError(f"{name} has no rows.", "Nothing was run.", "Give rows to learn from.")
-    ids = {}
+    if sequence and not item:
+        raise LeanRecError(
+            f"{name}: the sequences {sequence!r} hold items, and no column of items is named.",
+            "Nothing says which item is which.",
+            "Name the column of items.",
+        )
     for role, column in (("user", user), ("item", item)):
-        ids[role] = codes_of(frame[column])[0] if column else np.zeros(len(frame), np.int64)
-        missing = ids[role] < 0
+        if column and role in categorical and role != column:
+            raise LeanRecError(
+                f"{name}: a category is called {role!r}, as the field of {column!r} will be.",
+                "One would take the place of the other.",
+                f"Rename it, or name it as the column of {role}s.",
+            )
+    if not rows:
+        raise LeanRecError(f"{name} has no rows.", "Nothing was run.", "Give rows to learn from.")
+
+    def read(column: str) -> pl.Series:
+        with readable(name):
+            return table.select(selectors.by_name(column)).collect().to_series()
+
+    def ids(column: str) -> tuple[np.ndarray, pl.Series]:
+        if not column:
+            return np.zeros(rows, np.int32), pl.Series(dtype=pl.Null)
+        codes, known = codes_of(read(column))
+        missing = codes < 0
         if missing.any():
             raise LeanRecError(
                 f"{name}: {missing.sum()} rows have no {column!r}, the first is row "
@@ -122,68 +146,52 @@ def frame_events(
                 "Nothing was run.",
                 "Drop those rows.",
             )
+        return codes, known
+
+    users, _ = ids(user)
+    items, known = ids(item)
     texts: tuple[str, ...] = ()
     if text and item:
-        first = np.unique(ids["item"], return_index=True)[1]
-        texts = tuple(frame[text].cast(pl.String).fill_null("").gather(first).to_list())
+        first = np.unique(items, return_index=True)[1]
+        texts = tuple(read(text).cast(pl.String).fill_null("").gather(first).to_list())
+    categories = room((len(categorical), rows), np.int32)
+    for k, column in enumerate(categorical):
+        categories[k] = codes_of(read(column))[0]
+    numbers = room((len(numeric), rows), np.float32)
+    for k, column in enumerate(numeric):
+        numbers[k] = _numbers(read(column), name)
     return Events(
-        name, f"{name}.", ids["user"], ids["item"],
-        _numbers(frame[label], name) if label else None,
-        _times(frame[time], name) if time else None,
-        categories={column: codes_of(frame[column])[0] for column in categorical},
-        numbers={column: _numbers(frame[column], name) for column in numeric},
+        name, f"{name}.", users, items,
+        _numbers(read(label), name) if label else None,
+        _times(read(time), name) if time else None,
+        categories=dict(zip(categorical, categories, strict=True)),
+        numbers=dict(zip(numeric, numbers, strict=True)),
+        histories=_histories(read(sequence), known, name) if sequence else None,
         texts=texts,
         parts=parts,
         roles=tuple(role for role, column in (("user", user), ("item", item)) if column),
     )  # fmt: skip
 
 
-def read_parts(path: Path) -> tuple[pl.DataFrame, np.ndarray | None]:
-    """A table, or the train, valid and test tables of a folder and the part of each row."""
-    if not path.is_dir():
-        return read_table(path), None
-    for form in FORMS:
-        files = [path / f"{name}{form}" for name in NAMES]
-        if all(file.is_file() for file in files):
-            frames = [read_table(file) for file in files]
-            parts = np.repeat(np.arange(3, dtype=np.int8), [len(frame) for frame in frames])
-            return pl.concat(frames, how="vertical_relaxed"), parts
-    raise LeanRecError(
-        f"{path} has no train, valid and test files.",
-        "Nothing was run.",
-        f"Name them {', '.join(NAMES)}, all with one ending of {', '.join(FORMS)}.",
-    )
-
-
-def read_table(path: Path) -> pl.DataFrame:
-    """A CSV, TSV, Parquet or libsvm file, with or without ``.gz``, as a frame of columns.
-
-    A byte-order mark and CRLF are no part of the values. Raises LeanRecError where it is missing
-    or not such a table.
-    """
-    kind = next((s for s in path.suffixes[::-1] if s in FORMS), "")
-    try:
-        if kind == ".parquet":
-            return pl.read_parquet(path)
-        if kind in (".csv", ".tsv"):
-            separator = "\t" if kind == ".tsv" else ","
-            frame = pl.read_csv(path, separator=separator, infer_schema_length=10_000)
-            return frame.rename({name: name.lstrip("\ufeff") for name in frame.columns})
-        if kind == ".libsvm":
-            frame = pl.read_csv(path, separator=" ", has_header=False, infer_schema=False)
-            names = ["label", *(f"field_{k}" for k in range(frame.width - 1))]
-            frame.columns = names
-            index = pl.col(names[1:]).str.split(":").list.first().cast(pl.Int64)
-            return frame.with_columns(index, pl.col("label").cast(pl.Float32))
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise LeanRecError(
-            f"{path} cannot be read as a table: {str(error).splitlines()[0]}",
-            "Nothing was run.",
-            "Give a UTF-8 table with a header line and as many values in each line.",
-        ) from error
-    raise LeanRecError(
-        f"{path} is of no known form.", "Nothing was run.", f"Use one of {', '.join(FORMS)}."
-    )
+def _check_columns(schema: pl.Schema, name: str, named: Sequence[str], sequence: str) -> None:
+    for column in (*named, *filter(None, (sequence,))):
+        if column not in schema:
+            near = difflib.get_close_matches(column, schema, n=1, cutoff=0.5)
+            raise LeanRecError(
+                f"{name} has no column {column!r}.",
+                "Nothing was run.",
+                (f"Did you mean {near[0]!r}? " if near else "") + f"It has: {', '.join(schema)}.",
+            )
+    kinds = [(column, schema[column]) for column in named]
+    if sequence:
+        kinds.append((sequence, getattr(schema[sequence], "inner", schema[sequence])))
+    for column, kind in kinds:
+        if kind.is_nested():
+            raise LeanRecError(
+                f"{name}: {column!r} holds {schema[column]}.",
+                "Nothing was run.",
+                "Give one word or number a row; a sequence may be a list of them.",
+            )
 
 
 def _found(path: str) -> Path:
@@ -233,12 +241,13 @@ def _numbers(column: pl.Series, name: str) -> np.ndarray:
 
 
 def _times(column: pl.Series, name: str) -> np.ndarray:
+    values = column
     if column.dtype == pl.String:
-        with contextlib.suppress(pl.exceptions.ComputeError):  # no dates: whole numbers as words
-            column = column.str.to_datetime(strict=False)
-    if column.dtype.is_temporal():
-        column = column.cast(pl.Datetime("us")).to_physical()
-    times = column.cast(pl.Int64, strict=False)
+        with suppress(pl.exceptions.ComputeError):  # no dates: whole numbers as words
+            values = column.str.to_datetime(strict=False)
+    if isinstance(values.dtype, (pl.Date, pl.Datetime)):
+        values = values.cast(pl.Datetime("us")).to_physical()
+    times = values.cast(pl.Int64, strict=False)
     if times.null_count():
         row = int(times.is_null().to_numpy().argmax())
         raise LeanRecError(
@@ -247,3 +256,37 @@ def _times(column: pl.Series, name: str) -> np.ndarray:
             "Give whole numbers below 2⁶³, or dates as 2024-01-31.",
         )
     return times.to_numpy()
+
+
+def _histories(column: pl.Series, known: pl.Series, name: str) -> Histories:
+    """The histories in a column of lists or text, by the place of each item among the `known`."""
+    if isinstance(column.dtype, pl.Array):
+        lists = column.arr.to_list()
+    elif isinstance(column.dtype, pl.List):
+        lists = column
+    else:
+        words = column.cast(pl.String)
+        mark = next((m for m in "|," if words.str.contains(m, literal=True).any()), " ")
+        word = pl.element().str.strip_chars()
+        lists = words.str.split(mark).list.eval(word.replace("", None))
+    lists = lists.list.drop_nulls()
+    ends = lists.list.len().fill_null(0).cast(pl.Int64).cum_sum().to_numpy()
+    found = lists.explode().drop_nulls()
+    ids = found.cast(known.dtype, strict=False)
+    if ids.null_count():
+        first = int(ids.is_null().to_numpy().argmax())
+        raise LeanRecError(
+            f"{name}: {column.name!r} should hold items; row "
+            f"{np.searchsorted(ends, first, 'right')} has {found[first]!r}.",
+            "Nothing was run.",
+            "Give ids as those of the items, in lists or with spaces, commas or '|' between.",
+        )
+    places = np.arange(len(known), dtype=np.int32)
+    values = ids.replace_strict(known, places, default=-1, return_dtype=pl.Int32).to_numpy()
+    if len(values) and values.max() < 0:
+        raise LeanRecError(
+            f"{name}: no id in {column.name!r} is that of an item of any row.",
+            "Every history would be unknown.",
+            "Give ids as those of the items, in lists or with spaces, commas or '|' between.",
+        )
+    return Histories(values, np.r_[0, ends[:-1]], ends)

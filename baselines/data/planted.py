@@ -17,9 +17,8 @@ from scipy.special import expit
 from baselines.base import Dataset, DataSource, Scored, Split, dataset
 from baselines.data import segments as segment
 from baselines.data.draws import normals, uniforms, zipf
-from baselines.data.events import Events
+from baselines.data.events import Events, earlier
 from baselines.data.splits import pair_splits, random_parts
-from baselines.data.views import histories
 from baselines.errors import LeanRecError
 from baselines.metrics import CTR_METRICS, RETRIEVAL_METRICS, pessimistic_ranks
 
@@ -54,7 +53,7 @@ class Planted(DataSource):
         """Draws of a user and one of his items."""
         return interactions(self.users, self.ids, self.rows, seed=self.seed)
 
-    def sequence(self, length: int) -> Dataset:
+    def sequences(self, length: int) -> Dataset:
         """Chains of `length` + 3 items a user."""
         return sequences(self.users, self.ids, length, seed=self.seed)
 
@@ -90,8 +89,9 @@ def ctr(
     users, items = (torch.from_numpy(drawn[:, k].copy()) for k in (0, 1))
     inputs = [torch.from_numpy(drawn)]
     if history:
-        events = Events("", "", drawn[:, 0], drawn[:, 1], times=np.arange(rows))
-        inputs.append(torch.from_numpy(histories(events, history, np.arange(ids), ids)))
+        before = earlier(Events("", "", drawn[:, 0], drawn[:, 1], times=np.arange(rows)))
+        last = before.last(np.arange(rows), history, np.arange(ids), ids)
+        inputs.append(torch.from_numpy(last))
     whole = Split(tuple(inputs), torch.from_numpy(labels), users, items)
     cuts = [0, *(np.cumsum(SHARES) * rows).round().astype(int)]
     train, valid, test = (_slice(whole, *pair) for pair in itertools.pairwise(cuts))

@@ -25,7 +25,7 @@ def sequence_dataset(
     shares: Sequence[float] = SHARES,
     repeats: bool = False,
 ) -> Dataset:
-    """Next-item rows, as `DataSource.sequence` says, of the events of each user in order of time.
+    """Next-item rows, as `DataSource.sequences` says, of the events of each user in order of time.
 
     Events of a user at one time, or without times, keep the publisher's order. "leave-one-out":
     a user's last event is the test row and the one before it the valid row; users of fewer than

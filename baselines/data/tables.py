@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,10 @@ import polars as pl
 from baselines.data.columns import coded
 from baselines.data.sources import local_folder
 from baselines.errors import LeanRecError
+
+FORMS = (".csv", ".tsv", ".parquet", ".libsvm")
+NAMES = ("train", "valid", "test")
+LIMIT = 1 << 28  # bytes; longer text becomes a temporary Parquet file, whose columns come singly
 
 
 def locate(name: str, path: str, files: Sequence[str], publisher: str) -> list[Path]:
@@ -69,7 +75,86 @@ def codes_of(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
     if column.dtype.is_float():
         column = column.fill_nan(None)
     known = column.drop_nulls().unique().sort()
-    if column.dtype.is_integer() and not column.null_count() and len(column):
-        return coded(column.to_numpy())[0], known
+    if column.dtype.is_integer() and len(column):
+        whole = column.cast(pl.Int64, strict=False)
+        if not whole.null_count():
+            return coded(whole.to_numpy())[0], known
     places = column.rank("dense").cast(pl.Int32) - 1
     return places.fill_null(-1).to_numpy(), known
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[pl.LazyFrame, np.ndarray | None]]:
+    """A table, or the train, valid and test tables of a folder and the part of each row, int8 [n].
+
+    CSV, TSV, Parquet or libsvm; text also as ``.gz``. A byte-order mark and CRLF are no part of the
+    values. Raises LeanRecError where a file is missing or not such a table.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if not path.is_dir():
+            yield _scan(path, Path(folder, "table")), None
+            return
+        scans = [_scan(file, Path(folder, file.stem)) for file in _files(path)]
+        with readable(path):
+            sizes = [scan.select(pl.len()).collect().item() for scan in scans]
+            joined = pl.concat(scans, how="vertical_relaxed")
+            joined.collect_schema()
+        yield joined, np.repeat(np.arange(3, dtype=np.int8), sizes)
+
+
+@contextmanager
+def readable(path: Path | str) -> Iterator[None]:
+    """Whatever polars cannot read in `path`, a file or a data set's name, is a LeanRecError."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise LeanRecError(
+            f"{path} cannot be read as a table: {str(error).splitlines()[0]}",
+            "Nothing was run.",
+            "Give a UTF-8 table with a header line, as many values in each line, and values of "
+            "one kind in each column.",
+        ) from error
+
+
+def _files(folder: Path) -> list[Path]:
+    for form in (form + zipped for form in FORMS for zipped in ("", ".gz")):
+        files = [folder / f"{name}{form}" for name in NAMES]
+        if all(file.is_file() for file in files):
+            return files
+    raise LeanRecError(
+        f"{folder} has no train, valid and test files.",
+        "Nothing was run.",
+        f"Name them {', '.join(NAMES)}, all with one ending of {', '.join(FORMS)}.",
+    )
+
+
+def _scan(path: Path, copy: Path) -> pl.LazyFrame:
+    kind = next((suffix for suffix in path.suffixes[::-1] if suffix in FORMS), "")
+    if not kind:
+        raise LeanRecError(
+            f"{path} is of no known form.", "Nothing was run.", f"Use one of {', '.join(FORMS)}."
+        )
+    with readable(path):
+        if kind == ".parquet":
+            scan = pl.scan_parquet(path)
+            scan.collect_schema()
+            return scan
+        scan = _libsvm(path) if kind == ".libsvm" else _text(path, "\t" if kind == ".tsv" else ",")
+        if path.stat().st_size <= LIMIT:
+            return scan.collect().lazy()
+        scan.sink_parquet(copy)
+        return pl.scan_parquet(copy)
+
+
+def _text(path: Path, separator: str) -> pl.LazyFrame:
+    scan = pl.scan_csv(path, separator=separator, infer_schema_length=10_000)
+    return scan.rename(lambda name: name.lstrip("\ufeff"))
+
+
+def _libsvm(path: Path) -> pl.LazyFrame:
+    scan = pl.scan_csv(path, separator=" ", has_header=False, infer_schema=False)
+    width = len(scan.collect_schema())
+    names = ["label", *(f"field_{k}" for k in range(width - 1))]
+    index = pl.col(names[1:]).str.split(":").list.first().cast(pl.Int64)
+    named = scan.rename(dict(zip(scan.collect_schema(), names, strict=True)))
+    return named.with_columns(index, pl.col("label").cast(pl.Float32))

@@ -6,13 +6,12 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
 
 from baselines.base import Dataset, DataSource, Split
 from baselines.data import segments as segment
-from baselines.data.columns import counted
-from baselines.data.events import Events
+from baselines.data.columns import blocks, coded, counted, room
+from baselines.data.events import Events, earlier
 from baselines.data.filters import chosen, core, once, rows_of, said
 from baselines.data.splits import TEST, TRAIN, VALID, event_parts, pair_splits, parse_split
 from baselines.errors import LeanRecError
@@ -57,7 +56,7 @@ class EventSource(DataSource):
             self._positives(distinct=True), self.split or "stratified", self.seed
         )
 
-    def sequence(self, length: int) -> Dataset:
+    def sequences(self, length: int) -> Dataset:
         """Every event that `min_rating` leaves, in order of time."""
         from baselines.data.sequences import sequence_dataset
 
@@ -74,7 +73,7 @@ class EventSource(DataSource):
         )
 
     def _positives(self, *, distinct: bool) -> Events:
-        events = self.events()
+        events = replace(self.events(), histories=None)
         if events.roles != ("user", "item"):
             raise LeanRecError(
                 f"{events.name} names {' and '.join(events.roles) or 'neither users nor items'}.",
@@ -107,58 +106,64 @@ def ctr_dataset(
     Label: a rating of at least `threshold`, or the rating itself, which then must be 0 or 1. In
     each column of ids 0 is a value that no training row has, or a missing one. Numbers are
     standardised by the training rows; missing and infinite ones are 0, the mean. A random split
-    keeps impressions equal in label and every category together, so that no test row is a copy of
-    a training row. History: items of the user's last events before the row's time, clicked or
-    not, numbered as the item column is.
+    keeps impressions equal in label, categories and numbers together, so that no test row is a copy
+    of a training row. History: the last items of the row's own history, where the data have them,
+    else of the user's events before the row's time, clicked or not; numbered as the item column is.
 
-    Raises LeanRecError for labels that are missing or not 0 or 1, a history without times, and
-    where a part lacks rows of either class.
+    Raises LeanRecError for labels that are missing or not 0 or 1, a history that the data
+    do not bear, and where a part lacks rows of either class.
     """
     labels, click = _labels(events, threshold)
     columns = {role: getattr(events, f"{role}s") for role in events.roles} | dict(events.categories)
-    columns |= {name: column[events.items] for name, column in events.of_items.items()}
     kind, _ = parse_split(split)
-    groups = _groups([*columns.values(), labels]) if kind == "random" else None
+    numbers_as_bits = (column.view(np.int32) for column in events.numbers.values())
+    groups = _groups([*columns.values(), labels, *numbers_as_bits]) if kind == "random" else None
     parts, words = event_parts(events, split, seed, groups)
     check_parts(parts, events.name, labels)
     trained = parts == TRAIN
     tables = {name: _numbering(column, trained) for name, column in columns.items()}
+    if events.of_items:
+        known = counted(events.items, int(events.items.max()) + 1, trained) > 0
+        for name, column in events.of_items.items():
+            columns[name], tables[name] = events.items, _numbering(column, known)[column]
     fields = {name: int(table.max()) + 1 for name, table in tables.items()}
-    if history and events.roles != ("user", "item"):
-        raise LeanRecError(
-            f"{events.name} does not name both users and items.",
-            "No user has a history.",
-            "Leave the history out, or name both columns.",
-        )
-    before = histories(events, history, tables["item"], fields["item"]) if history else None
     scales = [_scale(column, trained) for column in events.numbers.values()]
+    before = None
+    if history:
+        before = events.histories or earlier(events)
+        words += (
+            f" The last {history} items of the row's own history."
+            if events.histories
+            else f" The user's last {history} items before the row."
+        )
 
     def rows(part: int) -> Split:
         here = np.flatnonzero(parts == part)
-        ids = np.empty((len(here), len(columns)), dtype=np.int64)
-        for k, (name, column) in enumerate(columns.items()):
-            ids[:, k] = tables[name][column[here]]
-        inputs = [torch.from_numpy(ids)]
-        if scales:
-            numbers = np.empty((len(here), len(scales)), dtype=np.float32)
+        ids = room((len(here), len(columns)), np.int64)
+        numbers = room((len(here), len(scales)), np.float32)
+        last = room((len(here), history), np.int64)
+        for block in blocks(len(here)):
+            some = here[block]
+            for k, (name, column) in enumerate(columns.items()):
+                ids[block, k] = tables[name][column[some]]
             for k, column in enumerate(events.numbers.values()):
-                numbers[:, k] = _standardised(column[here], *scales[k])
-            inputs.append(torch.from_numpy(numbers))
-        if before is not None:
-            inputs.append(torch.from_numpy(before[here]))
+                numbers[block, k] = _standardised(column[some], *scales[k])
+            if before is not None:
+                last[block] = before.last(some, history, tables["item"], fields["item"])
+        filled = (ids, *((numbers,) if scales else ()), *((last,) if history else ()))
         user, item = (
             torch.from_numpy(c[here].astype(np.int64)) for c in (events.users, events.items)
         )
         found = _segments(events, parts) if part == TEST else {}
-        return Split(tuple(inputs), torch.from_numpy(labels[here]), user, item, found)
+        inputs = tuple(map(torch.from_numpy, filled))
+        return Split(inputs, torch.from_numpy(labels[here]), user, item, found)
 
     return Dataset(
         events.name, rows(TRAIN), rows(VALID), rows(TEST),
         fields=fields,
         numeric=tuple(events.numbers),
         texts=events.texts,
-        protocol=f"{events.source} Click = {click}. {words}".strip()
-        + (f" The user's last {history} items before the row." if history else ""),
+        protocol=f"{events.source} Click = {click}. {words}".strip(),
     )  # fmt: skip
 
 
@@ -266,15 +271,23 @@ def _labels(events: Events, threshold: float | None) -> tuple[np.ndarray, str]:
 
 
 def _groups(columns: list[np.ndarray]) -> np.ndarray:
-    """A number for each distinct row of `columns`, in their order: int64 [n]."""
-    frame = pd.DataFrame(dict(enumerate(columns)))
-    return frame.groupby(list(frame.columns)).ngroup().to_numpy()
+    """A number for each distinct row of `columns`, of whole numbers, in their order: int64 [n]."""
+    groups = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values = column.astype(np.int64)
+        values -= values.min()
+        codes, known = coded(groups * (values.max() + 1) + values)
+        groups = codes.astype(np.int64)
+        if len(known) == len(groups):
+            break
+    return groups
 
 
 def _numbering(codes: np.ndarray, trained: np.ndarray) -> np.ndarray:
     """A table from a code to its id: values of training rows from 1; others, and −1, are 0."""
     seen = np.zeros(int(codes.max(initial=0)) + 2, dtype=bool)  # the last place is that of −1
-    seen[codes[trained]] = True
+    for rows in blocks(len(codes)):
+        seen[codes[rows][trained[rows]]] = True
     seen[-1] = False
     return np.where(seen, np.cumsum(seen), 0)
 
@@ -288,27 +301,6 @@ def _scale(column: np.ndarray, trained: np.ndarray) -> tuple[float, float]:
 
 def _standardised(column: np.ndarray, mean: float, deviation: float) -> np.ndarray:
     return np.where(np.isfinite(column), (column - mean) / deviation, 0).astype(np.float32)
-
-
-def histories(events: Events, length: int, table: np.ndarray, pad: int) -> np.ndarray:
-    """The item ids of the user's last `length` events of an earlier time: int64 [n, length]."""
-    if events.times is None:
-        raise LeanRecError(
-            f"{events.name} has no times.", "No user has a history.", "Name the column of times."
-        )
-    order = np.lexsort((events.times, events.users))
-    users, times = events.users[order], events.times[order]
-    row = np.arange(len(order))
-    new_user = np.r_[True, users[1:] != users[:-1]]
-    new_time = new_user | np.r_[True, times[1:] != times[:-1]]
-    start = np.maximum.accumulate(np.where(new_user, row, 0))
-    end = np.maximum.accumulate(np.where(new_time, row, 0))
-    ids = table[events.items[order]]
-    out = np.empty((len(order), length), dtype=np.int64)
-    for back in range(1, length + 1):
-        at = end - back
-        out[order, length - back] = np.where(at >= start, ids[np.maximum(at, 0)], pad)
-    return out
 
 
 def _segments(events: Events, parts: np.ndarray) -> dict[str, torch.Tensor]:

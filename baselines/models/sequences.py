@@ -39,7 +39,7 @@ class SequenceBaseline(Baseline):
 
     def data(self) -> Dataset:
         """The windows of `dataset`."""
-        return DATASETS.make(self.dataset).sequence(self.length)
+        return DATASETS.make(self.dataset).sequences(self.length)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from baselines.data import columns
 from baselines.data.columns import coded, counted, picked
+from baselines.errors import LeanRecError
 
 WHOLE = st.lists(st.integers(-(2**40), 2**40), min_size=1) | st.lists(
     st.integers(-3, 9), min_size=1
@@ -37,3 +39,17 @@ def test_counts_and_choices_are_those_of_the_rows_asked_for(rows):
     assert_array_equal(counted(codes, 7, where), np.bincount(codes[where], minlength=7))
     assert_array_equal(picked(codes, where), codes[where])
     assert picked(codes, where).dtype == np.int64
+
+
+def test_an_array_above_the_limit_lies_in_a_file_and_is_filled_alike(monkeypatch):
+    monkeypatch.setattr(columns, "LIMIT", 100)
+    long, short = columns.room((51, 2), np.int8), columns.room((50, 2), np.int8)
+    assert isinstance(long, np.memmap)
+    assert not isinstance(short, np.memmap)
+    long[:] = 7
+    assert torch.from_numpy(long).sum() == 7 * 102
+
+
+def test_a_full_disk_is_told_before_anything_is_written():
+    with pytest.raises(LeanRecError, match=r"GB free.*Set TMPDIR"):
+        columns.room((1 << 60,), np.int8)

@@ -1,4 +1,4 @@
-"""Readers of the publishers' layouts and of own tables, on small files that are written here."""
+"""Readers of the publishers' layouts, on small files that are written here."""
 
 from __future__ import annotations
 
@@ -10,28 +10,8 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from baselines.base import DATASETS, Dataset
+from baselines.base import DATASETS
 from baselines.errors import LeanRecError
-
-ROLES = 'user="uid", item="iid", label="click", time="ts"'
-
-
-def clicks(rows: int = 2000, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    return pd.DataFrame(
-        {
-            "uid": [f"ü{k}" for k in rng.integers(0, 40, rows)],
-            "iid": rng.integers(0, 60, rows) + 2**40,
-            "click": rng.integers(0, 2, rows),
-            "ts": rng.permutation(rows) - 10**12,
-            "device": rng.choice(["phone", "desk", None], rows),
-            "price": rng.random(rows),
-        }
-    )
-
-
-def own(path: Path, more: str = "") -> Dataset:
-    return DATASETS.make(f'own(path="{path}", {ROLES}{more})').ctr()
 
 
 @pytest.fixture
@@ -94,75 +74,45 @@ def test_a_core_keeps_enough_events_of_each_user_and_item(ratings):
     assert "k-core" in data.protocol
 
 
-@pytest.mark.parametrize("form", ["csv", "tsv", "csv.gz", "parquet"])
-def test_every_form_of_an_own_table_gives_the_same_rows(tmp_path, form):
-    frame = clicks()
-    frame.to_csv(tmp_path / "plain.csv", index=False)
-    path = tmp_path / f"table.{form}"
-    if form == "parquet":
-        frame.to_parquet(path)
-    elif form == "csv.gz":
-        text = "\ufeff" + frame.to_csv(index=False, lineterminator="\r\n")
-        path.write_bytes(gzip.compress(text.encode()))
-    else:
-        frame.to_csv(path, index=False, sep="\t" if form == "tsv" else ",")
-    more = ', categorical=["device"], numeric=["price"], split="temporal"'
-    plain, other = own(tmp_path / "plain.csv", more), own(path, more)
-    assert list(other.fields) == ["user", "item", "device"]
-    for a, b in zip(plain.test.inputs, other.test.inputs, strict=True):
-        assert_array_equal(a, b)
-    assert (other.train.inputs[0][:, 2] == 0).any()  # a missing device
-    assert other.train.inputs[1].mean().item() == pytest.approx(0, abs=1e-5)
+CONTEXT = ("daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city")
 
 
-def test_a_toml_file_holds_the_parameters(tmp_path):
-    clicks().to_csv(tmp_path / "clicks.csv", index=False)
-    toml = tmp_path / "clicks.toml"
-    toml.write_text('path="clicks.csv"\n' + ROLES.replace(", ", "\n"), encoding="utf-8")
-    data = DATASETS.make(f'own(path="{toml}")')
-    assert data.ctr().digest == own(tmp_path / "clicks.csv").digest
-    toml.write_text('path="clicks.csv"\nusr="uid"')
-    with pytest.raises(LeanRecError, match="usr"):
-        data.ctr()
-
-
-def test_a_history_holds_earlier_items_only(tmp_path):
-    clicks().to_csv(tmp_path / "clicks.csv", index=False)
-    spec = f'own(path="{tmp_path}/clicks.csv", {ROLES}, split="temporal")'
-    data = DATASETS.make(spec).ctr(history=3)
-    _, history = data.test.inputs
-    frame = clicks().sort_values("ts", kind="stable")
-    last = frame.iloc[-1]
-    earlier = frame[frame["uid"] == last["uid"]]["iid"].tolist()[-4:-1]
-    row = int(frame.index[-1])
-    place = sorted(frame.index[-200:]).index(row)
-    numbers = {value: k + 1 for k, value in enumerate(sorted(frame["iid"].unique()))}
-    assert history[place].tolist() == [numbers[i] for i in earlier]
-    assert int(history.max()) <= data.fields["item"]
-
-
-def test_frappe_keeps_the_publishers_parts(tmp_path):
+def test_both_layouts_of_frappe_keep_the_publishers_parts(tmp_path):
     rng = np.random.default_rng(0)
+    for form in ("csv", "libsvm"):
+        (tmp_path / form).mkdir()
     for name, rows in (("train", 70), ("valid", 20), ("test", 10)):
+        ids = rng.integers(0, 5, (rows, 10)) + np.arange(10) * 10
+        labels = np.arange(rows) % 2
+        frame = pd.DataFrame(ids, columns=["user", "item", *CONTEXT])
+        frame.insert(0, "label", labels)
+        frame.to_csv(tmp_path / "csv" / f"{name}.csv", index=False)
         lines = [
-            f"{k % 2 * 2 - 1} " + " ".join(f"{10 * f + rng.integers(5)}:1" for f in range(10))
-            for k in range(rows)
+            f"{2 * label - 1} " + " ".join(f"{value}:1" for value in row)
+            for label, row in zip(labels, ids, strict=True)
         ]
-        (tmp_path / f"{name}.libsvm").write_text("\n".join(lines) + "\n")
-    data = DATASETS.make(f'frappe(path="{tmp_path}")').ctr()
-    assert [len(part) for part in (data.train, data.valid, data.test)] == [70, 20, 10]
-    assert len(data.fields) == 10
-    assert set(data.test.labels.tolist()) == {0, 1}
+        (tmp_path / "libsvm" / f"{name}.libsvm").write_text("\n".join(lines) + "\n")
+    csv, libsvm = (
+        DATASETS.make(f'frappe(path="{tmp_path}/{form}")').ctr() for form in ("csv", "libsvm")
+    )
+    assert [len(part) for part in (csv.train, csv.valid, csv.test)] == [70, 20, 10]
+    assert list(csv.fields) == ["user", "item", *CONTEXT]
+    assert csv.digest == libsvm.digest
+    assert set(csv.test.labels.tolist()) == {0, 1}
+
+
+def criteo_lines(rows: int, seed: int = 0, values: int = 2**32) -> str:
+    rng = np.random.default_rng(seed)
+    lines = [
+        "\t".join([str(k % 2), *([""] * 6), *map(str, rng.integers(-2, 50, 7)),
+                   *(f"{v:08x}" for v in rng.integers(0, values, 25)), ""])
+        for k in range(rows)
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def test_criteo_is_read_in_order_and_names_nobody(tmp_path):
-    rng = np.random.default_rng(0)
-    lines = [
-        "\t".join([str(k % 2), *([""] * 6), *map(str, rng.integers(-2, 50, 7)),
-                   *(f"{v:08x}" for v in rng.integers(0, 2**32, 25)), ""])
-        for k in range(1000)
-    ]  # fmt: skip
-    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "train.txt").write_text(criteo_lines(1000))
     source = DATASETS.make(f'criteo-kaggle(path="{tmp_path}", buckets=100)')
     data = source.ctr()
     assert [len(part) for part in (data.train, data.valid, data.test)] == [800, 100, 100]
@@ -174,28 +124,126 @@ def test_criteo_is_read_in_order_and_names_nobody(tmp_path):
         source.retrieval()
 
 
+def test_the_last_days_of_criteo_are_valid_and_test(tmp_path):
+    for day, rows in enumerate((60, 50, 40, 30)):
+        (tmp_path / f"day_{day}").write_text(criteo_lines(rows, seed=day))
+    data = DATASETS.make(f'criteo-1tb(path="{tmp_path}", days=4)').ctr()
+    assert [len(part) for part in (data.train, data.valid, data.test)] == [110, 40, 30]
+    count = pd.read_csv(tmp_path / "day_3", sep="\t", header=None)[7].to_numpy()
+    logs = np.log(np.maximum(count, 0) + 1)
+    slope, shift = np.polyfit(logs, data.test.inputs[1][:, 6], 1)  # the counts, standardised
+    np.testing.assert_allclose(data.test.inputs[1][:, 6], slope * logs + shift, atol=1e-5)
+    with pytest.raises(LeanRecError, match=r"no day_4, .*day_23"):
+        DATASETS.make(f'criteo-1tb(path="{tmp_path}")').ctr()
+    with pytest.raises(LeanRecError, match="at least 3"):
+        DATASETS.make(f'criteo-1tb(path="{tmp_path}", days=2)').ctr()
+
+
+def test_rare_categories_of_criteo_count_as_missing(tmp_path):
+    (tmp_path / "train.txt").write_text(criteo_lines(400, values=60))
+    path = f'path="{tmp_path}"'
+    every, common = (
+        DATASETS.make(f"criteo-kaggle({path}{more})").events() for more in ("", ", min_count=7")
+    )
+    for name, codes in every.categories.items():
+        values, place, counts = np.unique(codes, return_inverse=True, return_counts=True)
+        rare = (counts[place] < 7) & (codes >= 0)
+        assert rare.any() or name == "category_25"
+        assert_array_equal(common.categories[name], np.where(rare, -1, codes))
+        assert len(values) <= 60
+    assert "seen less than 7 times missing" in common.source
+
+
+@pytest.mark.parametrize("line", ["1\t2\t3", "x" + "\t" * 39, "1" + "\tzz" * 39])
+def test_lines_that_are_not_criteos_are_refused(tmp_path, line):
+    (tmp_path / "train.txt").write_text(f"{line}\n" * 5)
+    with pytest.raises(LeanRecError, match="not of the publisher's layout"):
+        DATASETS.make(f'criteo-kaggle(path="{tmp_path}")').ctr()
+
+
+def reviews() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "reviewerID": [f"A{k}" for k in rng.integers(0, 20, 400)],
+            "asin": [f"B{k:03}" for k in rng.integers(0, 30, 400)],
+            "overall": rng.integers(1, 6, 400).astype(float),
+            "unixReviewTime": rng.permutation(400) + 10**9,
+        }
+    )
+
+
+def test_every_layout_of_amazon_gives_the_same_sequences(tmp_path):
+    frame = reviews()
+    frame.to_csv(tmp_path / "r.csv", index=False, header=False)
+    said = frame.assign(reviewText='so "good"\n', helpful=[[0, 1]] * 400, summary=None)
+    said = said[["reviewText", *frame.columns, "helpful", "summary"]]
+    lines = said.to_json(orient="records", lines=True).encode()
+    (tmp_path / "r.json").write_bytes(lines)
+    (tmp_path / "r.json.gz").write_bytes(gzip.compress(lines))
+    codes = frame.assign(
+        **{c: pd.factorize(frame[c], sort=True)[0] + 1 for c in ("reviewerID", "asin")}
+    ).sort_values("unixReviewTime")
+    users = codes.groupby("reviewerID")["asin"].agg(lambda items: " ".join(map(str, items)))
+    (tmp_path / "r.txt").write_text("".join(f"{u} {items}\n" for u, items in users.items()))
+    json, *others = (
+        DATASETS.make(f'amazon(path="{tmp_path}/r.{form}")')
+        for form in ("json", "json.gz", "csv", "txt")
+    )
+    clicks, found = json.ctr(), json.sequences(5)
+    assert sum(int(p.labels.sum()) for p in (clicks.train, clicks.valid, clicks.test)) == int(
+        (frame["overall"] >= 4).sum()
+    )
+    for other in others:
+        data = other.sequences(5)
+        for a, b in zip((found.train, found.test), (data.train, data.test), strict=True):
+            assert_array_equal(a.inputs[0], b.inputs[0])
+            assert_array_equal(a.items, b.items)
+
+
 @pytest.mark.parametrize(
-    ("change", "more", "message"),
+    ("name", "content", "message"),
     [
-        ({"uid": "usr"}, "", "no column 'uid'.*Did you mean"),
-        ({"click": lambda f: 1}, "", "one class only"),
-        ({"click": lambda f: f["ts"]}, "", "neither 0 nor 1"),
-        ({"click": lambda f: f["click"].where(f.index != 7)}, "", "missing"),
-        ({"uid": lambda f: f["uid"].where(f.index != 7)}, "", "no 'uid', the first is row 7"),
-        ({"ts": lambda f: "soon"}, "", "should hold times; row 0 is 'soon'"),
-        ({}, ', numeric=["device"]', "should hold numbers"),
-        ({}, ', split="by moon"', "is no split"),
-        ({}, ', split="published"', "without train, valid and test files"),
-        ({}, ", min_user=3000", "no event passes"),
+        ("r.json", b"", "no reviews|layout"),
+        ("r.json", b'{"reviewerID": "A", "asin": "B", "overall": 5.0}\n', "reviews without"),
+        ("r.json", b'{"reviewerID": "A", \n', "layout"),
+        ("r.json.gz", gzip.compress(b"{}\n" * 99)[:20], "layout"),
+        ("r.csv", b"A,B,good,1\n", "layout"),
+        ("r.csv", b"A,B,5,\n", "reviews without"),
+        ("r.txt", b"1 2 3\n4\n", "a user and items"),
+        ("r.txt", b"1 two\n", "a user and items"),
+        ("r.txt", b"", "a user and items"),
     ],
 )
-def test_bad_tables_are_refused_with_their_cause(tmp_path, change, more, message):
-    frame = clicks()
-    for column, new in change.items():
-        frame = frame.assign(**{column: new}) if callable(new) else frame.rename(columns=change)
-    frame.to_csv(tmp_path / "clicks.csv", index=False)
-    with pytest.raises(LeanRecError, match=f"(?s){message}"):
-        own(tmp_path / "clicks.csv", more)
+def test_reviews_that_are_not_amazons_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(LeanRecError, match=message):
+        DATASETS.make(f'amazon(path="{tmp_path}/{name}")').sequences(3)
+
+
+def test_both_matrices_of_kuairec_are_read_and_times_where_every_play_has_one(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "user_id": rng.integers(0, 20, 600), "video_id": rng.integers(0, 50, 600),
+            "play_duration": 9, "video_duration": 7, "time": "2020-07-05 00:08:23.438",
+            "date": 20200705, "timestamp": rng.permutation(600) + 1593878903.438,
+            "watch_ratio": rng.random(600) * 4,
+        }
+    )  # fmt: skip
+    frame.to_csv(tmp_path / "big_matrix.csv", index=False)
+    frame["timestamp"] = frame["timestamp"].where(frame.index != 5)
+    frame.to_csv(tmp_path / "small_matrix.csv", index=False)
+    big, small = (
+        DATASETS.make(f'kuairec(path="{tmp_path}", matrix="{matrix}", split="8:1:1")')
+        for matrix in ("big", "small")
+    )
+    assert big.ctr(history=3).train.inputs[1].shape[1] == 3
+    clicks = small.ctr()
+    assert int(clicks.train.labels.sum() + clicks.valid.labels.sum() + clicks.test.labels.sum()) \
+        == int((frame["watch_ratio"] >= 2).sum())  # fmt: skip
+    with pytest.raises(LeanRecError, match="kuairec-small has no times"):
+        small.ctr(history=3)
 
 
 @pytest.mark.parametrize("spec", ["ml-25m", "ml-1m", "criteo-kaggle", "criteo-1tb", "kuairec",
