@@ -6,18 +6,17 @@ Ids of any kind (words, whole numbers of any size) become codes 0, 1, 2, …; th
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import polars as pl
 
 from baselines.base import Dataset
 from baselines.data import segments as segment
 from baselines.data.events import Events
 from baselines.data.filters import once
+from baselines.data.table_events import check_columns, check_roles, table_events
 from baselines.data.views import ctr_dataset, retrieval_dataset
 from baselines.errors import LeanRecError
 
@@ -48,16 +47,7 @@ def from_frame(
     without rows of both classes in each part.
     """
     columns = list(dict.fromkeys([user, item, *features]))
-    _check(frame, name, [label, *columns, *segments])
-    _check_roles(name, label=label, user=user, item=item)
-    if label in columns:
-        raise LeanRecError(
-            f"{name}: the label {label!r} is among the features.",
-            "A model would read the answer off its input.",
-            "Leave it out of features.",
-        )
-    events, legend = _events(frame, name, user, item, columns[2:], segments)
-    events = dataclasses.replace(events, ratings=_numbers(frame[label], name))
+    events, legend = _events(frame, name, user, item, label, columns[2:], segments)
     data = ctr_dataset(events, threshold=threshold, seed=seed)
     fields = dict(zip(columns, data.fields.values(), strict=True))
     protocol = f"{data.protocol} Click by {label!r}.{legend}"
@@ -83,9 +73,7 @@ def interactions_from_frame(
 
     Raises LeanRecError for missing or doubled columns, missing users or items, and an empty part.
     """
-    _check(frame, name, [user, item, *segments])
-    _check_roles(name, user=user, item=item)
-    events, legend = _events(frame, name, user, item, [], segments)
+    events, legend = _events(frame, name, user, item, "", [], segments)
     data = retrieval_dataset(once(events), seed=seed)
     return dataclasses.replace(data, protocol=data.protocol + legend)
 
@@ -105,38 +93,42 @@ def read_table(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _check(frame: pd.DataFrame, name: str, wanted: list[str]) -> None:
-    present = [str(column) for column in frame.columns]
+def _events(
+    frame: pd.DataFrame, name: str, user: str, item: str, label: str,
+    features: Sequence[str], segments: Sequence[str],
+) -> tuple[Events, str]:  # fmt: skip
+    """The frame's rows as events, and a sentence on what the numbers of its segments stand for."""
+    wanted = [column for column in (user, item, label, *features, *segments) if column]
+    check_columns(map(str, frame.columns), name, wanted)
+    check_roles(name, user=user, item=item, label=label)
     for column in wanted:
-        if column not in frame.columns:
-            near = difflib.get_close_matches(str(column), present, n=1, cutoff=0.5)
-            raise LeanRecError(
-                f"{name} has no column {column!r}.",
-                "Nothing was run.",
-                (f"Did you mean {near[0]!r}? " if near else "") + f"It has: {', '.join(present)}.",
-            )
         if (frame.columns == column).sum() > 1:
             raise LeanRecError(
                 f"{name} has several columns called {column!r}.",
                 "Nothing was run.",
                 "Rename them apart.",
             )
-    if frame.empty:
-        raise LeanRecError(f"{name} has no rows.", "Nothing was run.", "Give rows to learn from.")
+    categories = {column: _codes(frame[column], name) for column in (user, item, *features)}
+    labels = {label: pl.Series(frame[label].to_list(), strict=False)} if label else {}
+    events = table_events(
+        pl.DataFrame({**categories, **labels}).lazy(), name, user, item, label, categorical=features
+    )
+    declared = {column: segment.declared(frame[column]) for column in segments}
+    legends = [
+        f"{column} " + ", ".join(f"{k} = {v}" for k, v in meaning.items())
+        for column, (_, meaning) in declared.items()
+        if meaning
+    ]
+    events = dataclasses.replace(
+        events,
+        source="",
+        segments={column: numbers.numpy() for column, (numbers, _) in declared.items()},
+    )
+    return events, f" Segments: {'; '.join(legends)}." if legends else ""
 
 
-def _check_roles(name: str, **roles: str) -> None:
-    for (role, column), (other, taken) in itertools.combinations(roles.items(), 2):
-        if column == taken:
-            raise LeanRecError(
-                f"{name}: column {column!r} is given as both {role} and {other}.",
-                "Nothing was run.",
-                "Name a column for each.",
-            )
-
-
-def _codes(column: pd.Series, name: str, *, required: bool) -> np.ndarray:
-    """The codes of a column's values, int64 [n], in order of appearance; −1 for a missing one."""
+def _codes(column: pd.Series, name: str) -> pl.Series:
+    """A number for each distinct value, whatever its kind; null for a missing one."""
     try:
         codes, _ = pd.factorize(column)
     except TypeError as error:
@@ -145,51 +137,4 @@ def _codes(column: pd.Series, name: str, *, required: bool) -> np.ndarray:
             "Nothing was run.",
             "Give words or numbers.",
         ) from error
-    if required and (codes < 0).any():
-        raise LeanRecError(
-            f"{name}: {(codes < 0).sum()} rows have no {column.name!r}, the first is row "
-            f"{(codes < 0).argmax()}.",
-            "Nothing was run.",
-            "Drop those rows.",
-        )
-    return codes.astype(np.int64)
-
-
-def _numbers(column: pd.Series, name: str) -> np.ndarray:
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise LeanRecError(
-            f"{name}: {len(bad)} of {len(values)} labels in {column.name!r} are missing or not "
-            f"finite numbers, the first in row {bad[0]}: {column.iloc[bad[0]]!r}.",
-            "Nothing was run.",
-            "Drop those rows or mend their labels.",
-        )
-    return values.astype(np.float32)
-
-
-def _events(
-    frame: pd.DataFrame,
-    name: str,
-    user: str,
-    item: str,
-    categories: Sequence[str],
-    segments: Sequence[str],
-) -> tuple[Events, str]:
-    """The frame's rows as events, and a sentence on what the numbers of its segments stand for."""
-    users, items = (_codes(frame[column], name, required=True) for column in (user, item))
-    declared = {column: segment.declared(frame[column]) for column in segments}
-    legends = [
-        f"{column} " + ", ".join(f"{k} = {v}" for k, v in meaning.items())
-        for column, (_, meaning) in declared.items()
-        if meaning
-    ]
-    events = Events(
-        name,
-        "",
-        users,
-        items,
-        categories={c: _codes(frame[c], name, required=False) for c in categories},
-        segments={column: numbers.numpy() for column, (numbers, _) in declared.items()},
-    )
-    return events, f" Segments: {'; '.join(legends)}." if legends else ""
+    return pl.Series(codes).replace(-1, None)

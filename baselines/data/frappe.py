@@ -13,8 +13,8 @@ import polars as pl
 
 from baselines.base import dataset
 from baselines.data.events import Events
-from baselines.data.own import table_events
 from baselines.data.sources import local_folder
+from baselines.data.table_events import table_events
 from baselines.data.tables import opened
 from baselines.data.views import EventSource
 from baselines.errors import LeanRecError

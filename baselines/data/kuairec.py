@@ -10,7 +10,7 @@ from typing import Literal
 
 from baselines.base import dataset
 from baselines.data.events import Events
-from baselines.data.own import table_events
+from baselines.data.table_events import table_events
 from baselines.data.tables import locate, opened
 from baselines.data.views import EventSource
 

@@ -135,7 +135,7 @@ def with_labels(**at: object) -> pd.DataFrame:
         (impressions(), {"features": ["click"]}, "label 'click' is among the features"),
         (impressions().head(0), {}, "no rows"),
         (with_labels(r7=np.nan, r9=None), {}, "2 of 400 labels .* row 7"),
-        (with_labels(r3="yes"), {}, "row 3: 'yes'"),
+        (with_labels(r3="yes"), {}, "row 3 is 'yes'"),
         (with_labels(r3=np.inf), {}, "finite"),
         (impressions().assign(click=1), {}, "one class only"),
         (impressions(5), {}, "with 5 rows"),
