@@ -50,7 +50,7 @@ class NarrowTables(Technique):
             return f"finds no embedding table whose width is a multiple of {self.multiple}"
         return reason
 
-    def explain(self, model: nn.Module) -> str:
+    def explain(self, model: nn.Module, context: Context) -> str:
         """How much a row of each table can shrink, and how much of the model the tables are."""
         tables = self._tables(model)
         dims = sorted({table.embedding_dim for table in tables})

@@ -110,7 +110,7 @@ class DropLayers(Technique):
             return f"finds no list of layers named {named} that would lose one of them"
         return reason
 
-    def explain(self, model: nn.Module) -> str:
+    def explain(self, model: nn.Module, context: Context) -> str:
         """What stays of each stack."""
         told = " and ".join(
             f"{path} keeps {kept} of {len(stack)} layers"

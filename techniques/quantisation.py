@@ -45,7 +45,7 @@ class Int8Linear(Technique):
             return f"finds no linear layer at least {self.min_width} wide"
         return reason
 
-    def explain(self, model: nn.Module) -> str:
+    def explain(self, model: nn.Module, context: Context) -> str:
         """The widths that decide whether int8 pays."""
         widths = sorted({min(m.in_features, m.out_features) for m in self._wide(model)})
         return (

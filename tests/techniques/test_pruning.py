@@ -160,7 +160,7 @@ def test_the_first_layers_stay_and_are_shared(
     for layer, own in zip(shallow.blocks, model.blocks, strict=False):
         assert layer.weight is own.weight
         assert layer is not own
-    assert f"blocks keeps {kept} of {depth} layers" in technique.explain(model)
+    assert f"blocks keeps {kept} of {depth} layers" in technique.explain(model, context)
 
 
 @pytest.mark.parametrize("model", [Deep(1), Towers()], ids=["one", "none"])
@@ -169,7 +169,9 @@ def test_a_model_that_would_lose_no_layer_is_refused(model: nn.Module) -> None:
     assert reason == "finds no list of layers named blocks or cross that would lose one of them"
 
 
-@pytest.mark.parametrize("name", ["prune-structured", "prune-unstructured", "drop-layers"])
+@pytest.mark.parametrize(
+    "name", ["prune-structured", "prune-unstructured", "prune-rows", "drop-layers"]
+)
 @pytest.mark.parametrize("ratio", ["0", "1", "1.5", "-0.1", "nan", '"half"'])
 def test_a_ratio_outside_0_to_1_is_an_error(name: str, ratio: str) -> None:
     with pytest.raises(LeanRecError, match="ratio"):
