@@ -88,7 +88,7 @@ class Comparison:
             probes = self.requests(checks.PROBE_ROWS, PROBES)
             self.trained = model, checks.fingerprint(model)
         for technique in self.treatment.stack:
-            if said := technique.explain(trained):
+            if said := technique.explain(trained, self.treatment.context):
                 yield EventRow(scenario="", name="expect", severity="note", detail=said)
         made: dict[int, nn.Module] = {}
         given: dict[int, list[Tensor]] = {}

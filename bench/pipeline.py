@@ -95,7 +95,8 @@ class Pipeline:
     def _context(self, data: Dataset | None = None) -> Context:
         task = self.baseline.task
         examples = tuple(task.requests(data, 64, 4, self.seed)) if data else ()
-        return Context(task.name, self.device.torch_device, self.seed, examples)
+        train = data.train if data else None
+        return Context(task.name, self.device.torch_device, self.seed, examples, train)
 
     def _apply(self, stage: str, thing: Any, context: Context) -> Any:
         return reduce(lambda x, t: getattr(t, stage)(x, context), self.stack, thing)
@@ -193,9 +194,14 @@ class Pipeline:
         content = json.loads((folder / "history.json").read_text())
         return History(epochs=[Epoch(**e) for e in content.pop("epochs")], **content)
 
+    @property
+    def context(self) -> Context:
+        """What the stages after training may know."""
+        return self._context(self.data)
+
     def predictor(self, model: nn.Module) -> nn.Module:
         """What is served: `model` compressed and deployed by the stack; `model` is left alone."""
-        context = self._context(self.data)
+        context = self.context
         compressed = self._apply("compress", model, context)
         served = self.baseline.task.predictor(compressed, self.data).eval()
         deployed: nn.Module = self._apply("deploy", served, context)

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from baselines.base import Batch, Dataset, Recipe
+from baselines.base import Batch, Dataset, Recipe, Split
 from baselines.registry import Registry
 
 
@@ -58,6 +58,7 @@ class Context:
     device: torch.device
     seed: int
     examples: tuple[Batch, ...] = field(default_factory=tuple)  # requests, for calibration
+    train: Split | None = None  # what was trained on, for counting; from compress on
 
 
 class Technique:
@@ -92,10 +93,10 @@ class Technique:
         """Why this technique does not apply to `model`; None where it does."""
         return self.requires.reason_against(task, device, model)
 
-    def explain(self, model: nn.Module) -> str:
+    def explain(self, model: nn.Module, context: Context) -> str:
         """What to expect on `model` and why, in words for the report; "" where nothing is known.
 
-        model: what `compress` is given.
+        model, context: what `compress` is given.
         """
         return ""
 

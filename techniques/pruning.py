@@ -1,4 +1,4 @@
-"""Pruning: weights that matter least, taken out after training."""
+"""Pruning: weights, units and layers that matter least, taken out after training."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from techniques.hidden_units import prune_hidden_units
 from techniques.surgery import copy_with, exactly
 
 Ratio = Annotated[float, Field(gt=0, lt=1)]
+STACKS = ("blocks", "cross")  # names of lists of layers that keep the width of what they are given
 
 
 @technique("prune-structured")
@@ -72,3 +73,54 @@ class PruneUnstructured(Technique):
         for layer, name in weights:
             prune.remove(layer, name)
         return copy_with(model, layers)
+
+
+@technique("drop-layers")
+@dataclass(frozen=True)
+class DropLayers(Technique):
+    """Take out the share `ratio` of each stack of layers, rounded down: the last ones.
+
+    Source: Sajjad et al., "On the Effect of Dropping Layers of Pre-trained Transformer Models",
+    Computer Speech & Language 2023, arXiv:2004.03844, where keeping the first layers was best. A
+    stack is an `nn.ModuleList` named ``blocks`` (a transformer's) or ``cross`` (DCN-V2's), whose
+    layers add to what they are given. Time spent in the stack falls with its depth, without
+    special kernels. The paper fine-tunes afterwards; here there is none, so quality falls: what
+    follows the stack reads states that it was not trained on.
+    """
+
+    ratio: Ratio = 0.5
+    family = "pruning"
+    changes = frozenset({Change.NUMERICS, Change.SIZE})
+
+    def _losing(self, model: nn.Module) -> dict[str, tuple[nn.ModuleList, int]]:
+        """Path of each stack that loses layers → the stack, and how many of them stay."""
+        losing = {}
+        for path, module in model.named_modules():
+            if isinstance(module, nn.ModuleList) and path.rpartition(".")[2] in STACKS:
+                lost = int(self.ratio * len(module))
+                if lost:
+                    losing[path] = module, len(module) - lost
+        return losing
+
+    def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
+        """As `requires` says, or because no stack is deep enough to lose a layer."""
+        reason = super().reason_against(model, task, device)
+        if reason is None and not self._losing(model):
+            named = " or ".join(STACKS)
+            return f"finds no list of layers named {named} that would lose one of them"
+        return reason
+
+    def explain(self, model: nn.Module, context: Context) -> str:
+        """What stays of each stack."""
+        told = " and ".join(
+            f"{path} keeps {kept} of {len(stack)} layers"
+            for path, (stack, kept) in self._losing(model).items()
+        )
+        return f"drop-layers: {told}; nothing is trained again"
+
+    def compress(self, model: nn.Module, context: Context) -> nn.Module:
+        """Cut the stacks of a copy, which shares all weights that stay with `model`."""
+        shallow = copy_with(model)
+        for stack, kept in self._losing(shallow).values():
+            del stack[kept:]
+        return shallow

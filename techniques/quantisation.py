@@ -1,4 +1,4 @@
-"""Post-training quantisation: weights in fewer bits, chosen without training again."""
+"""Post-training quantisation of linear layers: weights in fewer bits, chosen without training."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.quantised_embedding import TAIL, QuantisedEmbedding
 from techniques.quantised_linear import quantise_linear
-from techniques.sizes import deployed_bytes
 from techniques.surgery import copy_with, exactly
 
 
@@ -47,7 +45,7 @@ class Int8Linear(Technique):
             return f"finds no linear layer at least {self.min_width} wide"
         return reason
 
-    def explain(self, model: nn.Module) -> str:
+    def explain(self, model: nn.Module, context: Context) -> str:
         """The widths that decide whether int8 pays."""
         widths = sorted({min(m.in_features, m.out_features) for m in self._wide(model)})
         return (
@@ -58,36 +56,3 @@ class Int8Linear(Technique):
     def compress(self, model: nn.Module, context: Context) -> nn.Module:
         """Replace the wide layers; the copy shares all other weights with `model`."""
         return copy_with(model, {layer: quantise_linear(layer) for layer in self._wide(model)})
-
-
-@technique("int8-embedding")
-@dataclass(frozen=True)
-class Int8Embedding(Technique):
-    """Embedding tables in int8, each row with a scale and a bias of its own.
-
-    Source: Guan et al., "Post-Training 4-bit Quantization on Embedding Tables",
-    arXiv:1911.02079, with FBGEMM's 8-bit kernels. A technique for memory: the 8 bytes a row for
-    scale and bias make 64 dimensions 3.56× smaller, not 4×, and 10 dimensions 2.2×; look-ups
-    take 0.8 to 1.4× the time. Each weight is off by at most half its row's scale.
-    """
-
-    family = "quantisation"
-    requires = Requires(modules=(nn.Embedding,))
-    changes = frozenset({Change.NUMERICS, Change.SIZE})
-
-    def explain(self, model: nn.Module) -> str:
-        """How much a row of each table can shrink, and how much of the model the tables are."""
-        tables = exactly(model, nn.Embedding)
-        dims = sorted({table.embedding_dim for table in tables})
-        rows = " and ".join(f"{d} numbers get {4 * d / (d + TAIL):.2f}×" for d in dims)
-        held = deployed_bytes(model)
-        share = sum(4 * table.num_embeddings * table.embedding_dim for table in tables) / held
-        return (
-            f"int8-embedding: rows of {rows} smaller, their scale and bias included; tables are "
-            f"{share:.0%} of the model's bytes"
-        )
-
-    def compress(self, model: nn.Module, context: Context) -> nn.Module:
-        """Replace the tables; the copy shares all other weights with `model`."""
-        tables = exactly(model, nn.Embedding)
-        return copy_with(model, {table: QuantisedEmbedding(table.weight) for table in tables})

@@ -81,7 +81,8 @@ def served(name: str) -> Served:
             nn.init.normal_(module.weight, std=0.3)
     task = baseline.task
     requests = [task.requests(data, size, 1, size)[0] for size in (64, 1, 7)]
-    return Served(baseline, data, model, Context(task.name, CPU, 0, tuple(requests)), requests)
+    context = Context(task.name, CPU, 0, tuple(requests), data.train)
+    return Served(baseline, data, model, context, requests)
 
 
 Case = tuple[Technique, Served]

@@ -131,7 +131,47 @@ def test_pruning_is_permanent(click_model: nn.Module, context: Context) -> None:
     assert not any(m._forward_pre_hooks for m in pruned.modules())
 
 
-@pytest.mark.parametrize("name", ["prune-structured", "prune-unstructured"])
+class Deep(nn.Module):
+    """x plus what each of its layers adds; the n-th adds n."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(1, 1) for _ in range(depth))
+        for n, layer in enumerate(self.blocks, 1):
+            nn.init.zeros_(layer.weight)
+            nn.init.constant_(layer.bias, n)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.blocks:
+            x = x + layer(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("depth", "ratio", "kept"), [(2, 0.5, 1), (3, 0.5, 2), (6, 0.5, 3), (6, 0.9, 1), (4, 0.25, 3)]
+)
+def test_the_first_layers_stay_and_are_shared(
+    context: Context, depth: int, ratio: float, kept: int
+) -> None:
+    technique, model = TECHNIQUES.make(f"drop-layers(ratio={ratio})"), Deep(depth)
+    shallow = technique.compress(model, context)
+    assert shallow(torch.zeros(1)).item() == kept * (kept + 1) / 2
+    assert model(torch.zeros(1)).item() == depth * (depth + 1) / 2
+    for layer, own in zip(shallow.blocks, model.blocks, strict=False):
+        assert layer.weight is own.weight
+        assert layer is not own
+    assert f"blocks keeps {kept} of {depth} layers" in technique.explain(model, context)
+
+
+@pytest.mark.parametrize("model", [Deep(1), Towers()], ids=["one", "none"])
+def test_a_model_that_would_lose_no_layer_is_refused(model: nn.Module) -> None:
+    reason = TECHNIQUES.make("drop-layers").reason_against(model, "ctr", "cpu")
+    assert reason == "finds no list of layers named blocks or cross that would lose one of them"
+
+
+@pytest.mark.parametrize(
+    "name", ["prune-structured", "prune-unstructured", "prune-rows", "drop-layers"]
+)
 @pytest.mark.parametrize("ratio", ["0", "1", "1.5", "-0.1", "nan", '"half"'])
 def test_a_ratio_outside_0_to_1_is_an_error(name: str, ratio: str) -> None:
     with pytest.raises(LeanRecError, match="ratio"):

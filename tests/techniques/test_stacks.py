@@ -10,7 +10,7 @@ from torch import nn
 
 from baselines.base import Batch
 from techniques.base import TECHNIQUES, Context
-from techniques.quantised_embedding import QuantisedEmbedding
+from techniques.narrow_embedding import QuantisedEmbedding
 from techniques.quantised_linear import QuantisedLinear
 from techniques.sizes import deployed_bytes
 
