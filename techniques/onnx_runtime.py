@@ -39,7 +39,8 @@ class OnnxRuntime(_OnnxTechnique):
     where matrix products dominate. Export takes seconds: preparation, to be paid off by the calls
     that follow. Weights are float32 still and answers differ in their last bits; equal scores may
     come in another order. Deployed are the weights and the graph, a few kilobytes of structure and
-    constants; a process that serves holds the weights twice, PyTorch's and ONNX Runtime's, and the exporter.
+    constants; a process that serves holds the weights twice, PyTorch's and ONNX Runtime's, and the
+    exporter.
     """
 
     changes = frozenset({Change.SIZE})
