@@ -17,6 +17,14 @@ from techniques.base import Change, Context, Technique, technique
 from techniques.surgery import copy_with
 
 
+def without_compiler() -> str | None:
+    """Why code that torch writes cannot be compiled here; None where it can."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler):
+        return None
+    return f"needs the C++ compiler {compiler}, which is not installed"
+
+
 @technique("compile")
 @dataclass(frozen=True)
 class Compile(Technique):
@@ -33,10 +41,7 @@ class Compile(Technique):
 
     def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
         """As `requires` says, or because there is no compiler for the code that torch writes."""
-        compiler = os.environ.get("CXX", "g++")
-        if not shutil.which(compiler):
-            return f"needs the C++ compiler {compiler}, which is not installed"
-        return super().reason_against(model, task, device)
+        return without_compiler() or super().reason_against(model, task, device)
 
     def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:
         """Compile; the work is done by the first calls."""

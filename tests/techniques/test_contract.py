@@ -26,7 +26,7 @@ from bench.checks import differs
 from techniques.base import TECHNIQUES, Change, Context, Technique
 from techniques.sizes import deployed_bytes
 
-COMPILING = {"compile", "onnxruntime", "onnxruntime-int8"}
+COMPILING = {"compile", "aot-inductor", "onnxruntime", "onnxruntime-int8"}
 NORMED = "dcnv2(batch_norm=true)"
 FEW = {"dcnv2", NORMED, "two-tower", "sasrec"}
 ALL = [*BASELINES.names(), NORMED]
