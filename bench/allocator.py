@@ -14,9 +14,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep what it frees, in blocks of up to 32 MiB; False unless on glibc.
 
     By default glibc gives large blocks back to the system when they are freed, so that the tensors
-    of each call and each training step have their pages brought in anew: on a virtual machine a
-    fifth of a DeepFM step and a quarter of a SASRec step. Allocators that services run under
-    (jemalloc, tcmalloc) keep them. Source: mallopt(3).
+    of each call and each training step have their pages brought in anew. Allocators that services
+    run under (jemalloc, tcmalloc) keep them. Source: mallopt(3).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from baselines.base import Batch
-from baselines.errors import LeanRecError
 from techniques.base import Context, Requires, Technique, technique
+from techniques.exporting import Call, exporting
 from techniques.graph import without_compiler
-from techniques.surgery import Call
 
 
 class LibraryPredictor(nn.Module):
@@ -26,30 +25,23 @@ class LibraryPredictor(nn.Module):
         super().__init__()
         call = Call(predictor)
         shapes = tuple({0: Dim.DYNAMIC} for _ in request)
-        try:
-            with torch.no_grad():
-                program = torch.export.export(call, request, dynamic_shapes=(shapes,))
-        except Exception as error:
-            raise LeanRecError(
-                f"The model cannot be exported: {str(error).strip().splitlines()[0]}",
-                "It was not deployed.",
-                "Leave it out for this baseline, or techniques before it that replace layers.",
-            ) from error
+        with exporting("a library"):
+            program = torch.export.export(call, request, dynamic_shapes=(shapes,))
         with tempfile.TemporaryDirectory() as folder:
             package = torch._inductor.aoti_compile_and_package(
                 program,
                 package_path=str(Path(folder) / "served.pt2"),
                 inductor_configs={"aot_inductor.package_constants_in_so": False},
             )
-            self.library = torch._inductor.aoti_load_package(package)
+            self.compiled = torch._inductor.aoti_load_package(package)
         held = {**program.constants, **dict(call.named_parameters()), **dict(call.named_buffers())}
         self.predictor = predictor
-        self.weights = {name: held[name].detach() for name in self.library.get_constant_fqns()}
-        self.library.load_constants(self.weights, check_full_update=True, user_managed=True)
+        self.weights = {name: held[name].detach() for name in self.compiled.get_constant_fqns()}
+        self.compiled.load_constants(self.weights, check_full_update=True, user_managed=True)
 
     def forward(self, *request: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Takes and gives what the predictor did that was compiled."""
-        answer: Tensor | tuple[Tensor, ...] = self.library(*request)
+        answer: Tensor | tuple[Tensor, ...] = self.compiled(*request)
         return answer
 
 
@@ -68,12 +60,12 @@ class AotInductor(Technique):
 
     family = "graph"
     # A library does not check shapes: of a history of another length it would answer nonsense.
-    requires = Requires(tasks=frozenset({"ctr", "retrieval"}), devices=frozenset({"cpu"}))
+    requires = Requires(
+        tasks=frozenset({"ctr", "retrieval"}), devices=frozenset({"cpu"}), weights=True
+    )
 
     def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
-        """As `requires` says, or as `without_compiler`, or because the model has no weights."""
-        if next(model.parameters(), None) is None:
-            return "finds no weights in the model"
+        """As `without_compiler` or `requires` says."""
         return without_compiler() or super().reason_against(model, task, device)
 
     def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:

@@ -29,12 +29,13 @@ class Change(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Requires:
-    """Where a technique applies. Empty sets mean everywhere."""
+    """Where a technique applies. What is left empty asks for nothing."""
 
     tasks: frozenset[str] = frozenset()
     devices: frozenset[str] = frozenset()
     packages: frozenset[str] = frozenset()
     modules: tuple[type[nn.Module], ...] = ()  # the model must hold at least one of these
+    weights: bool = False  # the model must have some
 
     def reason_against(self, task: str, device: str, model: nn.Module) -> str | None:
         """Why it does not apply, in words for the report; None where it does."""
@@ -47,6 +48,8 @@ class Requires:
             return f"needs the package {' and '.join(missing)}, which is not installed"
         if self.modules and not any(isinstance(m, self.modules) for m in model.modules()):
             return f"finds no {' or '.join(m.__name__ for m in self.modules)} in the model"
+        if self.weights and next(model.parameters(), None) is None:
+            return "finds no weights in the model"
         return None
 
 

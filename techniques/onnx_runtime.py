@@ -13,24 +13,15 @@ from techniques.base import Change, Context, Requires, Technique, technique
 from techniques.onnx_session import OnnxPredictor, export
 
 REQUIRES = Requires(
-    devices=frozenset({"cpu"}), packages=frozenset({"onnx", "onnxruntime", "onnxscript"})
+    devices=frozenset({"cpu"}),
+    packages=frozenset({"onnx", "onnxruntime", "onnxscript"}),
+    weights=True,
 )
-
-
-class _OnnxTechnique(Technique):
-    family = "graph"
-    requires = REQUIRES
-
-    def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
-        """As `requires` says, or because the model has no weights."""
-        if next(model.parameters(), None) is None:
-            return "finds no weights in the model"
-        return super().reason_against(model, task, device)
 
 
 @technique("onnxruntime")
 @dataclass(frozen=True)
-class OnnxRuntime(_OnnxTechnique):
+class OnnxRuntime(Technique):
     """ONNX Runtime serves the predictor, exported with a symbolic batch size.
 
     Source: onnxruntime.ai, "Graph optimizations" (all levels but one fusion that is unsound, see
@@ -43,6 +34,8 @@ class OnnxRuntime(_OnnxTechnique):
     exporter.
     """
 
+    family = "graph"
+    requires = REQUIRES
     changes = frozenset({Change.SIZE})
 
     def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:
@@ -52,7 +45,7 @@ class OnnxRuntime(_OnnxTechnique):
 
 @technique("onnxruntime-int8")
 @dataclass(frozen=True)
-class OnnxRuntimeInt8(_OnnxTechnique):
+class OnnxRuntimeInt8(Technique):
     """ONNX Runtime with dynamic int8: weights of matrix products with a scale for each output.
 
     Source: onnxruntime.ai, "Quantize ONNX models", dynamic quantization. Tables stay float32, but
@@ -64,6 +57,8 @@ class OnnxRuntimeInt8(_OnnxTechnique):
     cost more than it saves.
     """
 
+    family = "graph"
+    requires = REQUIRES
     changes = frozenset({Change.NUMERICS, Change.SIZE})
 
     def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:

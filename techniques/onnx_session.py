@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from baselines.base import Batch
-from baselines.errors import LeanRecError
-from techniques.surgery import Call
+from techniques.exporting import Call, exporting
 
 # Turns a look-up of n−1, n−2, …, 0 into a slice that ends at −1, which ONNX takes for the last
 # place: a transformer that counts its places from the right would read none of them.
@@ -93,18 +92,10 @@ def export(predictor: nn.Module, request: Batch) -> Any:
     shapes = tuple(
         {0: Dim.DYNAMIC, **dict.fromkeys(range(1, column.dim()), Dim.AUTO)} for column in request
     )
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of torch's own deprecated parts
-            program = torch.onnx.export(
-                Call(predictor), request, dynamo=True, dynamic_shapes=(shapes,), verbose=False
-            )
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise LeanRecError(
-            f"The model cannot be exported to ONNX: {str(cause).strip().splitlines()[0]}",
-            "It was not deployed.",
-            "Leave it out for this baseline, or techniques before it that replace layers.",
-        ) from error
+    with exporting("ONNX"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own deprecated parts
+        program = torch.onnx.export(
+            Call(predictor), request, dynamo=True, dynamic_shapes=(shapes,), verbose=False
+        )
     assert program is not None
     return program.model

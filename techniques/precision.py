@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.base import Recipe
-from techniques.base import Change, Context, Technique, technique
+from techniques.base import Change, Context, Requires, Technique, technique
 
 
 class Autocast(nn.Module):
@@ -45,13 +45,8 @@ class Bf16(Technique):
     """
 
     family = "precision"
+    requires = Requires(weights=True)
     changes = frozenset({Change.NUMERICS})
-
-    def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
-        """As `requires` says, or because the model has no weights to multiply by."""
-        if next(model.parameters(), None) is None:
-            return "finds no weights in the model, so no matrix products"
-        return super().reason_against(model, task, device)
 
     def train(self, recipe: Recipe, context: Context) -> Recipe:
         """Enter autocast around every forward pass and loss."""

@@ -35,19 +35,3 @@ def copy_with(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None =
     memo: dict[int, object] = {id(held): held for held in holdings(model)}
     memo |= {id(old): new for old, new in (replaced or {}).items()}
     return copy.deepcopy(model, memo)
-
-
-class Call(nn.Module):
-    """A module as one function of positional tensors, whatever its arguments are called.
-
-    Exporters name a graph's inputs after them, and dynamic shapes are given in their order.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *request: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Takes and gives what the module does."""
-        answer: Tensor | tuple[Tensor, ...] = self.module(*request)
-        return answer

@@ -33,9 +33,10 @@ def test_one_graph_serves_all_larger_batches(
     assert counters["stats"]["unique_graphs"] == graphs
 
 
+@pytest.mark.parametrize("name", ["compile", "aot-inductor"])
 def test_without_a_compiler_it_says_so(
-    click_model: nn.Module, monkeypatch: pytest.MonkeyPatch
+    click_model: nn.Module, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    reason = COMPILE.reason_against(click_model, "ctr", "cpu")
+    reason = TECHNIQUES.make(name).reason_against(click_model, "ctr", "cpu")
     assert reason == "needs the C++ compiler no-such-compiler, which is not installed"
