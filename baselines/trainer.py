@@ -102,7 +102,7 @@ class Trainer:
                 tables[id(module.weight)] = cast(nn.Parameter, module.weight)
         others = [p for p in self._trained if id(p) not in tables and id(p) not in apart]
         groups = [(others, recipe.weight_decay, 1.0)]
-        for share in set(apart.values()):
+        for share in dict.fromkeys(apart.values()):
             groups.append(([p for p in self._trained if apart.get(id(p)) == share], 0.0, share))
         optimisers: list[torch.optim.Optimizer] = []
         if recipe.sparse_embeddings and tables:

@@ -87,8 +87,9 @@ class Comparison:
             trained = self.treatment.trained_model() if own else model
             probes = self.requests(checks.PROBE_ROWS, PROBES)
             self.trained = model, checks.fingerprint(model)
+        context = self.treatment.context
         for technique in self.treatment.stack:
-            if said := technique.explain(trained, self.treatment.context):
+            if said := technique.explain(trained, context):
                 yield EventRow(scenario="", name="expect", severity="note", detail=said)
         made: dict[int, nn.Module] = {}
         given: dict[int, list[Tensor]] = {}

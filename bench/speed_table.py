@@ -50,7 +50,7 @@ def _ratio(row: SpeedRow) -> str:
 
 def _peer(peer: Peer | None) -> str:
     if peer is None or peer.value is None:
-        return "" if peer is None else f"{peer.name} not here"
+        return "" if peer is None else f"{peer.name} not measured"
     return f"{peer.name} {_number(peer.value)}, {peer.source}"
 
 

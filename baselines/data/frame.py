@@ -109,7 +109,7 @@ def _events(
                 "Rename them apart.",
             )
     categories = {column: _codes(frame[column], name) for column in (user, item, *features)}
-    labels = {label: pl.Series(frame[label].to_list(), strict=False)} if label else {}
+    labels = {label: _values(frame[label])} if label else {}
     events = table_events(
         pl.DataFrame({**categories, **labels}).lazy(), name, user, item, label, categorical=features
     )
@@ -138,3 +138,8 @@ def _codes(column: pd.Series, name: str) -> pl.Series:
             "Give words or numbers.",
         ) from error
     return pl.Series(codes).replace(-1, None)
+
+
+def _values(column: pd.Series) -> pl.Series:
+    """The values as they are; those of mixed kinds as polars reads a list of them."""
+    return pl.Series(column.to_list() if column.dtype == object else column, strict=False)
