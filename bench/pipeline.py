@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from techniques.base import STAGES, TECHNIQUES, Context, Technique
 
 TRAINING_STAGES = frozenset({"prepare", "build", "train"})
 FEATURES = ("user_features", "item_features")  # of a data set
+_PIECE = re.compile(r""" "(?:[^"\\]|\\.)*" | '[^']*' | . """, re.DOTALL | re.VERBOSE)  # of a spec
 
 
 def make_stack(text: str) -> tuple[Technique, ...]:
@@ -42,14 +44,7 @@ def make_stack(text: str) -> tuple[Technique, ...]:
     """
     if text.strip() == CONTROL:
         return ()
-    parts, depth, start = [], 0, 0
-    for i, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if character == "+" and depth == 0:
-            parts.append(text[start:i])
-            start = i + 1
-    parts.append(text[start:])
-    stack = tuple(TECHNIQUES.make(part) for part in parts)
+    stack = tuple(TECHNIQUES.make(part) for part in _parts(text))
     names = [t.name for t in stack]
     for name in names:
         if names.count(name) > 1:
@@ -59,6 +54,18 @@ def make_stack(text: str) -> tuple[Technique, ...]:
                 "Name each technique once.",
             )
     return stack
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the plus signs that are in no brackets and no quotes."""
+    parts, depth = [""], 0
+    for piece in _PIECE.findall(text):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "+" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
 
 
 def stack_spec(stack: tuple[Technique, ...]) -> str:

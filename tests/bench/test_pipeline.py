@@ -269,9 +269,10 @@ def test_a_stack_that_cannot_be_is_refused(text: str, cause: str) -> None:
         make_stack(text)
 
 
-def test_a_plus_inside_a_parameter_does_not_part_the_stack() -> None:
-    mutates, honest = make_stack('mutates(how="a+b")+honest')
-    assert mutates.how == "a+b"  # type: ignore[attr-defined]
+@pytest.mark.parametrize("how", ["a+b", "a(b", "a)+(b", '\\"+', "'+"])
+def test_signs_inside_a_parameter_do_not_part_the_stack(how: str) -> None:
+    mutates, honest = make_stack(f'mutates(how="{how}")+honest')
+    assert mutates.how == how.replace("\\", "")  # type: ignore[attr-defined]
     assert honest.name == "honest"
 
 
