@@ -218,7 +218,9 @@ def compare(
 @app.command()
 def report(
     folder: RunFolder,
-    formats: Annotated[str, typer.Option("--format", help="md, html, csv, json.")] = "md,html",
+    formats: Annotated[
+        str, typer.Option("--format", help="md, html, pdf, tex, csv, xlsx, parquet, json.")
+    ] = "md,html",
     to: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
 ) -> None:
     """Write a run's report."""

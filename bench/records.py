@@ -167,16 +167,16 @@ def write_trial(folder: Path, trial: Trial) -> Path:
     return path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step, flushed to disk before the rename."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` in one step, flushed to disk before the rename."""
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=".", suffix=".part", delete=False, encoding="utf-8"
+            dir=path.parent, prefix=".", suffix=".part", delete=False
         ) as file:
             temporary = file.name
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -12,6 +13,14 @@ NOT_AVAILABLE = "n/a"
 _TIME = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _CHANGES = ("faster", "slower", "smaller", "larger")
+_TONES = {
+    "good": ("faster", "smaller", "better"),
+    "bad": ("slower", "larger", "inferior", "failed"),
+    "open": ("inconclusive", "in progress", "skipped", "not measured"),
+    "even": ("non-inferior",),  # named, because it holds the word inferior
+}
+_TONE = {word: tone for tone, found in _TONES.items() for word in found}
+_WORD = re.compile("|".join(sorted(map(re.escape, _TONE), key=len, reverse=True)))
 
 
 def kind(unit: str) -> str:
@@ -128,6 +137,12 @@ def percent(value: float) -> str:
 def words(parts: list[str]) -> str:
     """A list in prose: ``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def tone(line: str) -> str:
+    """How the verdict in a line reads: ``good``, ``bad``, ``open``, ``even``; "" without one."""
+    word = _WORD.search(line)
+    return _TONE[word[0]] if word else ""
 
 
 def _writer(e: Effect) -> Callable[[float], str]:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import base64
-import re
 from html import escape
 from importlib import resources
 
 import pandas as pd
 
+from reports.format import tone
 from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
 
-_TONES = {
-    "good": ("faster", "smaller", "better"),
-    "bad": ("slower", "larger", "inferior", "failed"),
-    "open": ("inconclusive", "in progress", "skipped", "not measured"),
-    "even": ("non-inferior",),  # named, because it holds the word inferior
-}
-_TONE = {word: tone for tone, found in _TONES.items() for word in found}
-_WORD = re.compile("|".join(sorted(map(re.escape, _TONE), key=len, reverse=True)))
 _WHOLE = ' class="whole"'  # an interval is not broken over lines
 _LONG = ' class="long"'  # a sentence takes a wide column rather than a tall row
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -57,8 +49,8 @@ def block(item: Block) -> str:
                 if folded
                 else found
             )
-        case Picture(svg, alternative):
-            data = base64.b64encode(svg.encode()).decode()
+        case Picture(_, alternative):
+            data = base64.b64encode(item.svg.encode()).decode()
             alt = escape(alternative)
             return f'<img class="figure" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 
@@ -85,9 +77,8 @@ def style(name: str) -> str:
 def _cell(value: object, whole: bool) -> str:
     lines = []
     for line in str(value).split("\n"):
-        word = _WORD.search(line)
-        text = escape(line)
-        lines.append(f'<span class="{_TONE[word[0]]}">{text}</span>' if word else text)
+        look, text = tone(line), escape(line)
+        lines.append(f'<span class="{look}">{text}</span>' if look else text)
     look = _WHOLE if whole else _LONG if max(map(len, str(value).split("\n"))) > 40 else ""
     return f"<td{look}>{'<br>'.join(lines)}</td>"
 

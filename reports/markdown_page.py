@@ -51,9 +51,9 @@ def _block(item: Block, folder: str, pictures: dict[str, str]) -> str:
             )
         case Table(frame):
             return table(frame)
-        case Picture(svg, alternative):
+        case Picture(_, alternative):
             name = f"figure-{len(pictures) + 1}.svg"
-            pictures[name] = svg
+            pictures[name] = item.svg
             return f"![{plain(alternative)}]({folder}/{name})"
 
 

@@ -1,12 +1,15 @@
-"""What a report says and in which order; `html_page` and `markdown_page` only write it down."""
+"""What a report says and in which order; the other pages only write it down."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import groupby
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from bench.effects import Effect
 from bench.run import Run
@@ -48,10 +51,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as an SVG document, with what it shows in words for those who cannot see it."""
+    """A figure, drawn once it is asked for, with what it shows in words for those who cannot see
+    it."""
 
-    svg: str
+    draw: Callable[[], Figure]
     alternative: str
+
+    @cached_property
+    def svg(self) -> str:
+        """The figure as an SVG document."""
+        return figures.svg(self.draw())
 
 
 Block = Text | Heading | Items | Table | Picture
@@ -126,7 +135,7 @@ def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
     """A figure for each baseline × speed scenario × device."""
     pictures = tuple(
         Picture(
-            figures.svg(figures.quality_speed(run, *key)),
+            partial(figures.quality_speed, run, *key),
             f"Quality against speed of each stack on {' '.join(key)}; the numbers are in Effects.",
         )
         for key in figures.speed_scenarios(run)
@@ -144,7 +153,7 @@ def effect_blocks(run: Run) -> tuple[Block, ...]:
     for title, found in groups.items():
         blocks.append(Heading(title))
         blocks += [
-            Picture(figures.svg(figures.forest(drawn)), f"Effects and intervals: {title}, {what}.")
+            Picture(partial(figures.forest, drawn), f"Effects and intervals: {title}, {what}.")
             for what, drawn in figures.forests(found)
         ]
         frame = tables.effects_table(found).drop(columns=["Baseline", "Scenario", "Device"])

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from baselines.errors import LeanRecError
-from bench.effects import Effect
 from bench.records import dump_json, write_atomically
 from bench.run import Run
-from reports import html_page, markdown_page, tables
+from reports import html_page, latex_page, markdown_page, numbers, pdf_page, tables
 from reports.answer import answers
 from reports.pages import Report, report
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+Files = dict[str, str | bytes]  # path in the folder → content
 _FIGURES = "figures"
 
 
@@ -38,40 +34,42 @@ def write(run: Run, formats: list[str], out: Path) -> list[Path]:
     paths = []
     made = cache(lambda: report(run))  # a report's figures are drawn once for all formats
     for name in wanted:
-        for path, text in FORMATS[name](run, made).items():
-            write_atomically(out / path, text)
+        for path, content in FORMATS[name](run, made).items():
+            write_atomically(out / path, content)
         paths.append(out / f"report.{name}")
     return paths
 
 
-def _html(_: Run, made: Callable[[], Report]) -> dict[str, str]:
+def _html(_: Run, made: Callable[[], Report]) -> Files:
     return {"report.html": html_page.page(made())}
 
 
-def _markdown(_: Run, made: Callable[[], Report]) -> dict[str, str]:
+def _markdown(_: Run, made: Callable[[], Report]) -> Files:
     text, pictures = markdown_page.page(made(), _FIGURES)
-    return {f"{_FIGURES}/{name}": svg for name, svg in pictures.items()} | {"report.md": text}
+    return {**{f"{_FIGURES}/{name}": svg for name, svg in pictures.items()}, "report.md": text}
 
 
-def _csv(run: Run, _: Callable[[], Report]) -> dict[str, str]:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(Effect.model_fields), lineterminator="\n")
-    writer.writeheader()
-    for row in tables.records(run):
-        writer.writerow({key: _csv_cell(value) for key, value in row.items()})
-    return {"report.csv": file.getvalue()}
+def _csv(run: Run, _: Callable[[], Report]) -> Files:
+    return {"report.csv": numbers.as_csv(run)}
 
 
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, dict):
-        value = "; ".join(f"{name}={verdict}" for name, verdict in value.items())
-    # A spreadsheet would run such a text as a formula; the apostrophe makes it text.
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+def _parquet(run: Run, _: Callable[[], Report]) -> Files:
+    return {"report.parquet": numbers.as_parquet(run)}
 
 
-def _json(run: Run, _: Callable[[], Report]) -> dict[str, str]:
+def _xlsx(run: Run, made: Callable[[], Report]) -> Files:
+    return {"report.xlsx": numbers.as_xlsx(run, made())}
+
+
+def _pdf(_: Run, made: Callable[[], Report]) -> Files:
+    return {"report.pdf": pdf_page.page(made())}
+
+
+def _latex(_: Run, made: Callable[[], Report]) -> Files:
+    return {"report.tex": latex_page.page(made())}
+
+
+def _json(run: Run, _: Callable[[], Report]) -> Files:
     content = {
         "suite": run.plan.suite,
         "warnings": run.warnings,
@@ -87,9 +85,13 @@ def _json(run: Run, _: Callable[[], Report]) -> dict[str, str]:
     return {"report.json": dump_json(content)}
 
 
-FORMATS: dict[str, Callable[[Run, Callable[[], Report]], dict[str, str]]] = {
+FORMATS: dict[str, Callable[[Run, Callable[[], Report]], Files]] = {
     "md": _markdown,
     "html": _html,
+    "pdf": _pdf,
+    "tex": _latex,
     "csv": _csv,
+    "xlsx": _xlsx,
+    "parquet": _parquet,
     "json": _json,
 }

@@ -9,11 +9,15 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import Any
 
+import openpyxl
+import polars as pl
 import pytest
+from pypdf import PdfReader
 from readers import ReadTable, read_html, read_markdown
 
 from bench.run import Run
-from reports.write import write
+from reports import latex_page
+from reports.write import FORMATS, write
 
 UNITS = {
     "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9,
@@ -24,7 +28,7 @@ UNITS = {
 @pytest.fixture(scope="module")
 def out(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out")
-    write(Run.load(small_run), ["md", "html", "csv", "json"], folder)
+    write(Run.load(small_run), list(FORMATS), folder)
     return folder
 
 
@@ -99,6 +103,36 @@ def test_csv_and_json_hold_the_same_numbers(out: Path, effects: list[dict[str, A
             assert float(row[key]) == e[key]
         for key in ("baseline", "stack", "scenario", "device", "metric", "unit", "verdict"):
             assert row[key] == e[key]
+
+
+NUMBERS = ("control", "treatment", "effect", "low", "high", "level", "margin", "seed_spread")
+TEXTS = ("baseline", "stack", "scenario", "device", "metric", "unit", "point", "segment", "verdict")
+
+
+def test_a_spreadsheet_and_parquet_hold_the_same_numbers(
+    out: Path, effects: list[dict[str, Any]]
+) -> None:
+    names, *lines = openpyxl.load_workbook(out / "report.xlsx")["Numbers"].values
+    sheet = [dict(zip(names, line, strict=True)) for line in lines]
+    parquet = pl.read_parquet(out / "report.parquet").to_dicts()
+    for rows in (sheet, parquet):
+        assert len(rows) == len(effects)
+        for row, e in zip(rows, effects, strict=True):
+            assert [row[key] for key in NUMBERS] == pytest.approx([e[key] for key in NUMBERS])
+            assert [row[key] or "" for key in TEXTS] == [e[key] for key in TEXTS]
+            assert {n: row[f"margin {n}"] for n in e["margins"]} == e["margins"]
+    assert [row["effect"] for row in parquet] == [e["effect"] for e in effects]
+
+
+def test_pdf_and_latex_show_what_html_shows(out: Path) -> None:
+    pages = PdfReader(out / "report.pdf").pages
+    pdf = "".join("".join(page.extract_text().split()) for page in pages)
+    latex = (out / "report.tex").read_text()
+    for table in read_html((out / "report.html").read_text()):
+        for row in table.rows:
+            for value in row.values():
+                assert latex_page.plain(value.replace("\n", "; ")) in latex
+                assert all("".join(line.split()) in pdf for line in value.split("\n"))
 
 
 def test_html_and_markdown_hold_the_same_tables(out: Path) -> None:

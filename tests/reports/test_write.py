@@ -8,7 +8,10 @@ import re
 from html import unescape
 from pathlib import Path
 
+import openpyxl
+import polars as pl
 import pytest
+from matplotlib.figure import Figure
 from readers import html_parts, read_html, read_markdown
 from synthetic_run import TRUTHS, Truth, write_run
 
@@ -16,7 +19,7 @@ from baselines.errors import LeanRecError
 from bench.records import EventRow
 from bench.run import Run
 from reports import markdown_page, pages
-from reports.write import write
+from reports.write import FORMATS, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # the figures' font has no CJK
 SCRIPT = "<script>alert(1)</script>"
@@ -40,7 +43,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     run = Run.load(write_run(folder, truths, [SCRIPT + "|"], processes=3, environment=environment))
     out = tmp_path_factory.mktemp("out")
-    write(run, ["html", "md", "csv", "json"], out)
+    write(run, list(FORMATS), out)
     return out
 
 
@@ -85,6 +88,58 @@ def test_csv_runs_no_formula(tmp_path: Path) -> None:
     assert any(float(row["effect"]) < 0 for row in rows)  # numbers keep their sign and are numbers
 
 
+def test_a_spreadsheet_holds_texts_as_texts(hostile: Path) -> None:
+    book = openpyxl.load_workbook(hostile / "report.xlsx")
+    cells = [cell for sheet in book for row in sheet.iter_rows() for cell in row]
+    assert "=HYPERLINK(1)" in {cell.value for cell in cells}
+    assert not [cell for cell in cells if cell.data_type == "f" or cell.hyperlink]
+
+
+def test_latex_of_hostile_names_holds_no_foreign_command(hostile: Path) -> None:
+    text = (hostile / "report.tex").read_text()
+    assert r"\$\textbackslash{}frac\{1\$ \$\{x\}" in text
+    ours = {
+        "textbackslash",
+        "textquotedbl",
+        "textless",
+        "textgreater",
+        "textbar",
+        "textasciitilde",
+        "textmu",
+        "textasciicircum",
+        "begin",
+        "end",
+        "caption",
+        "label",
+        "toprule",
+        "midrule",
+        "bottomrule",
+        "textwidth",
+        "times",
+        "pm",
+        "geq",
+        "leq",
+        "div",
+        "to",
+        "delta",
+        "lambda",
+    }
+    assert set(re.findall(r"\\([A-Za-z]+)", text)) <= ours
+    for row in re.findall(r"^(.*) \\\\$", text, re.MULTILINE):
+        assert not re.search(r"(?<!\\)[%#~^_]", row), row
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_parquet_has_the_same_columns_where_nothing_was_measured(
+    small_run: Path, tmp_path: Path
+) -> None:
+    empty = write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=0, finished=False)
+    write(Run.load(small_run), ["parquet"], tmp_path / "full")
+    write(Run.load(empty), ["parquet"], tmp_path / "none")
+    full, none = (pl.read_parquet_schema(tmp_path / x / "report.parquet") for x in ("full", "none"))
+    assert full == none
+
+
 def test_json_is_strict_where_an_effect_has_no_number(tmp_path: Path) -> None:
     bad = EventRow(scenario="offline", name="leak", severity="failure", detail="it grows")
     run = Run.load(write_run(tmp_path, {"bad": Truth(events=(bad,))}, ["dcnv2"], processes=2))
@@ -114,15 +169,16 @@ def test_a_corrupt_record_is_a_warning_of_the_report(tmp_path: Path) -> None:
 
 def test_an_empty_run_has_a_report_that_says_so(tmp_path: Path) -> None:
     folder = write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=0, finished=False)
-    for path in write(Run.load(folder), ["html", "md", "csv", "json"], tmp_path / "out"):
+    for path in write(Run.load(folder), list(FORMATS), tmp_path / "out"):
         assert path.stat().st_size > 0
     assert "there is no answer" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_markdown_names_the_figures_beside_it(run: Run) -> None:
-    report = pages.Report("t", (pages.Section("s", (pages.Picture("<svg/>", "what | it"),)),))
+    report = pages.Report("t", (pages.Section("s", (pages.Picture(Figure, "what | it"),)),))
     text, pictures = markdown_page.page(report, "figures")
-    assert pictures == {"figure-1.svg": "<svg/>"}
+    assert list(pictures) == ["figure-1.svg"]
+    assert "<svg" in pictures["figure-1.svg"]
     assert r"![what \| it](figures/figure-1.svg)" in text
 
 
@@ -135,7 +191,7 @@ def test_formats_are_written_once_in_the_order_asked(small_run: Path, tmp_path: 
 def test_an_unknown_format_names_the_known(
     small_run: Path, tmp_path: Path, formats: list[str]
 ) -> None:
-    with pytest.raises(LeanRecError, match="md, html, csv, json"):
+    with pytest.raises(LeanRecError, match="md, html, pdf, tex, csv, xlsx, parquet, json"):
         write(Run.load(small_run), formats, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
