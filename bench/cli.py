@@ -222,13 +222,50 @@ def report(
         str, typer.Option("--format", help="md, html, pdf, tex, csv, xlsx, parquet, json.")
     ] = "md,html",
     to: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Hold the stacks to the limits.")] = False,
+    quality: Annotated[
+        str | None, typer.Option("--max-quality-loss", help="A margin: auc-0.001, mlperf-99, …")
+    ] = None,
+    speedup: Annotated[
+        float | None, typer.Option("--min-speedup", help="Times as fast as the control.")
+    ] = None,
+    latency: Annotated[
+        float | None, typer.Option("--max-latency", help="Milliseconds, of the tail.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option("--max-memory", help="MiB, at the peak of serving.")
+    ] = None,
+    only: Annotated[
+        list[str], typer.Option(help="Hold these cells alone, for example '*-offline-*'.")
+    ] = [],
 ) -> None:
-    """Write a run's report."""
+    """Write a run's report. With --gate, also say which limits are kept, write gate.xml for
+    continuous integration, and exit with 1 where one is broken or undecided."""
+    from bench.limits import Limits, findings
     from bench.run import Run
+    from reports import gate as gates
     from reports.write import write
 
-    for path in write(Run.load(folder), formats.split(","), to or folder / "report"):
+    run = Run.load(folder)
+    limits = Limits.of(quality, speedup, latency, memory)
+    if gate != (limits != Limits()):
+        raise LeanRecError(
+            "--gate goes with a limit, and a limit with --gate.",
+            "Nothing was written.",
+            "Give both, for example: --gate --max-quality-loss auc-0.001 --min-speedup 1.2",
+        )
+    found = findings(run.effects, limits, only)
+    to = to or folder / "report"
+    for path in write(run, formats.split(","), to):
         out.print(str(path), markup=False)
+    if gate:
+        out.print(str(gates.write_junit(run, found, to)), markup=False)
+        for finding in found:
+            if finding.state != "met":
+                err.print(gates.sentence(finding), style="red", markup=False)
+        met = sum(f.state == "met" for f in found)
+        out.print(f"{met} of {len(found)} limits are met.", markup=False)
+        raise typer.Exit(1 if met < len(found) else 2 if run.failures else 0)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -67,6 +68,16 @@ class Effect(Row):
     n_blocks: int
     primary: bool = False
     note: str = ""
+
+    @property
+    def gain(self) -> tuple[float, float, float]:
+        """The effect and its bounds, turned so that more is better than the control."""
+        if self.direction == "higher":
+            return self.effect, self.low, self.high
+        if self.scale == "difference":
+            return -self.effect, -self.high, -self.low
+        inverse = [1 / x if x else math.inf for x in (self.effect, self.high, self.low)]
+        return inverse[0], inverse[1], inverse[2]
 
 
 def effects_of(

@@ -94,7 +94,7 @@ def forest(effects: list[Effect]) -> Figure:
         if isinstance(row, Effect):
             _draw_effect(ax, y, row)
     if ratios:
-        _log_axis(ax, [fmt.gain(row) for row in rows if isinstance(row, Effect)])
+        _log_axis(ax, [row.gain for row in rows if isinstance(row, Effect)])
     names = [row if isinstance(row, str) else stack_label(row.stack) for row in rows]
     ax.set_yticks(range(len(rows)), names)
     for tick, row in zip(ax.get_yticklabels(), rows, strict=True):
@@ -145,7 +145,7 @@ def _pairs(run: Run, baseline: str, scenario: str, device: str) -> list[Pair]:
 
 def _draw_effect(ax: Axes, y: int, e: Effect) -> None:
     ratio = e.scale == "ratio"
-    value, low, high = fmt.gain(e) if ratio else (e.effect, e.low, e.high)
+    value, low, high = e.gain if ratio else (e.effect, e.low, e.high)
     colour = VERDICT_COLOUR[e.verdict]
     if ratio:
         ax.barh(y, e.margin + 1 - 1 / (1 + e.margin), left=1 / (1 + e.margin), height=1, color=BAND)
@@ -175,7 +175,7 @@ def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
             color=_BAD, ha="right", va="top", xytext=(0, -2), textcoords="offset points",
         )  # fmt: skip
     for stack, speed, q in found:
-        value, low, high = fmt.gain(speed)
+        value, low, high = speed.gain
         ax.errorbar(
             value, q.effect,
             xerr=_bars(value, low, high), yerr=_bars(q.effect, q.low, q.high),
@@ -183,7 +183,7 @@ def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
             capsize=3, markersize=7, linewidth=1.4, zorder=3,
         )  # fmt: skip
     ax.margins(y=0.22)
-    _log_axis(ax, [fmt.gain(speed) for _, speed, _ in found])
+    _log_axis(ax, [speed.gain for _, speed, _ in found])
     if quality.direction == "lower":
         ax.invert_yaxis()
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: fmt.difference(value)))
@@ -193,7 +193,7 @@ def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
 
 def _named(pair: Pair, colour: str) -> Named:
     stack, speed, quality = pair
-    value, low, high = fmt.gain(speed)
+    value, low, high = speed.gain
     return Named(stack, colour, value, quality.effect, (low, high), (quality.low, quality.high))
 
 

@@ -104,13 +104,6 @@ def claim(e: Effect) -> str:
     return f"{e.verdict} {effect(e)}" if e.verdict == "inconclusive" else e.verdict
 
 
-def gain(e: Effect) -> tuple[float, float, float]:
-    """A ratio effect with its bounds, turned so that more than 1 is better than the control."""
-    if e.direction == "higher":
-        return e.effect, e.low, e.high
-    return tuple(1 / x if x else math.inf for x in (e.effect, e.high, e.low))  # type: ignore[return-value]
-
-
 def margin(e: Effect) -> str:
     """The margin within which the arms count as equal; ``none`` where none is defined."""
     if not e.margin:

@@ -102,12 +102,12 @@ def test_a_difference_that_rounds_to_nothing_has_no_sign() -> None:
 
 
 def test_gain_turns_a_time_around_with_its_bounds() -> None:
-    value, low, high = fmt.gain(effect())
+    value, low, high = effect().gain
     assert (value, low, high) == (2.0, pytest.approx(1 / 0.52), pytest.approx(1 / 0.48))
 
 
 def test_gain_leaves_what_is_better_when_higher() -> None:
-    assert fmt.gain(effect(direction="higher")) == (0.5, 0.48, 0.52)
+    assert effect(direction="higher").gain == (0.5, 0.48, 0.52)
 
 
 @pytest.mark.parametrize(
