@@ -5,7 +5,6 @@ Exit codes: 0 all well, 1 a gate failed, 2 could not measure or bad input.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -15,10 +14,11 @@ from shlex import quote
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from baselines.errors import LeanRecError
+from bench.cli_runs import runs
+from bench.console import AsJson, DeviceName, Plugins, end_in_order, err, out, print_json
 
 app = typer.Typer(
     help="Measure what efficiency techniques really buy a recommender, and what they cost.",
@@ -27,16 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# A file or a pipe has no width of its own; that of a narrow terminal would fold every table.
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, soft_wrap=True)
-
-Plugins = Annotated[
-    list[Path], typer.Option("--plugin", help="A Python file of your own that registers things.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 
 @app.command("list")
@@ -50,7 +40,7 @@ def list_(
 
     rows = catalogue(kind, plugin)
     if as_json:
-        return _print_json(rows)
+        return print_json(rows)
     for row in rows:
         out.print(f"[bold]{row['name']}[/bold]  {escape(row['about'])}")
         if row.get("parameters"):
@@ -97,7 +87,7 @@ def run(
     folder = folder or default_folder(chosen)
     store, on = artefact_store(), get_device(device)
     plan = make_plan(chosen, on, store, tuple(path.resolve() for path in plugin))
-    _end_in_order()
+    end_in_order()
     try:
         with open_run(plan, on, folder, resume=resume) as begun, Bar(err) as bar:
             Runner(folder, plan, store, noise_floor(begun.environment), bar.tell).run()
@@ -136,7 +126,7 @@ def train(
     for path in plugin:
         load_plugin(path)
     plugins = tuple(path.resolve() for path in plugin)
-    _end_in_order()
+    end_in_order()
     try:
         trained = train_seeds(
             spec, range(seeds), device, artefact_store(), plugins, lambda row: show_line(row, err)
@@ -148,7 +138,7 @@ def train(
             "Go on with the same command.",
         ) from None
     if as_json:
-        _print_json(summary(trained))
+        print_json(summary(trained))
     else:
         show_trained(trained, out)
 
@@ -176,111 +166,9 @@ def speed(
         works or (), quick, lambda work: err.print(f"timing: {work}", markup=False, highlight=False)
     )
     if as_json:
-        _print_json(summary(rows))
+        print_json(summary(rows))
     else:
         show_speed(rows, out)
-
-
-@app.command()
-def show(folder: RunFolder, as_json: AsJson = False) -> None:
-    """Show the verdicts of a run."""
-    from bench.campaign import exit_code
-    from bench.run import Run
-    from reports import terminal
-
-    loaded = Run.load(folder)
-    if as_json:
-        _print_json(terminal.show_json(loaded))
-    else:
-        terminal.show(loaded, out)
-    raise typer.Exit(exit_code(loaded))
-
-
-@app.command()
-def compare(
-    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The earlier run.")],
-    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The later run.")],
-    as_json: AsJson = False,
-) -> None:
-    """Compare two runs, each by its ratios to its own control. Exits with 1 if any is worse."""
-    from bench.compare import compare as compare_runs
-    from bench.run import Run
-    from reports import terminal
-
-    changes = compare_runs(Run.load(run_a), Run.load(run_b))
-    if as_json:
-        _print_json(terminal.changes_json(changes))
-    else:
-        terminal.show_changes(changes, out)
-    raise typer.Exit(1 if any(c.verdict == "worse" for c in changes) else 0)
-
-
-@app.command()
-def report(
-    folder: RunFolder,
-    formats: Annotated[
-        str, typer.Option("--format", help="md, html, pdf, tex, csv, xlsx, parquet, json.")
-    ] = "md,html",
-    to: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
-    gate: Annotated[bool, typer.Option("--gate", help="Hold the stacks to the limits.")] = False,
-    quality: Annotated[
-        str | None, typer.Option("--max-quality-loss", help="A margin: auc-0.001, mlperf-99, …")
-    ] = None,
-    speedup: Annotated[
-        float | None, typer.Option("--min-speedup", help="Times as fast as the control.")
-    ] = None,
-    latency: Annotated[
-        float | None, typer.Option("--max-latency", help="Milliseconds, of the tail.")
-    ] = None,
-    memory: Annotated[
-        float | None, typer.Option("--max-memory", help="MiB, at the peak of serving.")
-    ] = None,
-    only: Annotated[
-        list[str], typer.Option(help="Hold these cells alone, for example '*-offline-*'.")
-    ] = [],
-) -> None:
-    """Write a run's report. With --gate, also say which limits are kept, write gate.xml for
-    continuous integration, and exit with 1 where one is broken or undecided."""
-    from bench.limits import Limits, findings
-    from bench.run import Run
-    from reports import gate as gates
-    from reports.write import write
-
-    run = Run.load(folder)
-    limits = Limits.of(quality, speedup, latency, memory)
-    if gate != (limits != Limits()):
-        raise LeanRecError(
-            "--gate goes with a limit, and a limit with --gate.",
-            "Nothing was written.",
-            "Give both, for example: --gate --max-quality-loss auc-0.001 --min-speedup 1.2",
-        )
-    found = findings(run.effects, limits, only)
-    to = to or folder / "report"
-    for path in write(run, formats.split(","), to):
-        out.print(str(path), markup=False)
-    if gate:
-        out.print(str(gates.write_junit(run, found, to)), markup=False)
-        for finding in found:
-            if finding.state != "met":
-                err.print(gates.sentence(finding), style="red", markup=False)
-        met = sum(f.state == "met" for f in found)
-        out.print(f"{met} of {len(found)} limits are met.", markup=False)
-        raise typer.Exit(1 if met < len(found) else 2 if run.failures else 0)
-
-
-@app.command()
-def dashboard(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.")],
-    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1.")] = None,
-) -> None:
-    """Look at runs in a browser. Serves on this machine only."""
-    from bench.run import Run
-    from dashboard.launch import launch
-
-    for folder in folders:
-        Run.load(folder)
-    _end_in_order()
-    raise typer.Exit(launch(folders, port))
 
 
 @app.command()
@@ -295,11 +183,11 @@ def certificate(
     from bench.device import get_device
     from bench.progress import Bar
 
-    _end_in_order()
+    end_in_order()
     with Bar(err) as bar:
         made = certify(get_device(device), comparisons, bar.tell)
     if as_json:
-        _print_json(made.model_dump(mode="json"))
+        print_json(made.model_dump(mode="json"))
     else:
         print_certificate(made, out)
 
@@ -312,7 +200,7 @@ def doctor(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
 
     findings = diagnose(get_device(device))
     if as_json:
-        _print_json([f.model_dump(mode="json") for f in findings])
+        print_json([f.model_dump(mode="json") for f in findings])
     else:
         print_findings(out, findings)
 
@@ -339,8 +227,7 @@ def profile(
     profile_cell(make_plan(load_suite(suite), on, store), cell, on, store, to, out)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str))
+app.add_typer(runs)
 
 
 def main() -> None:
@@ -354,11 +241,6 @@ def main() -> None:
         sys.exit(_run(app))
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _end_in_order() -> None:
-    """From here on, Ctrl-C raises KeyboardInterrupt."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run(command: Callable[..., Any]) -> int:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from baselines.errors import LeanRecError
 from bench.effects import Effect
 from bench.protocol import QualityMargin
-from bench.records import CONTROL, Cell, Row
+from bench.records import Cell, Row
 from bench.verdicts import tolerated_loss
 
 State = Literal["met", "broken", "undecided"]
@@ -87,16 +87,14 @@ class Finding(Row):
 
 
 def findings(effects: Iterable[Effect], limits: Limits, only: Sequence[str] = ()) -> list[Finding]:
-    """Every effect of a stack that a limit concerns, in the order of the effects.
+    """Every effect that a limit concerns, in the order of the effects.
 
     only: patterns of cell ids, such as ``*-offline-*``; without any, all cells. An absolute figure
     is the control's times the ratio and its bounds: the control's own spread over processes is not
     in them. Raises LeanRecError where a limit concerns nothing that was measured.
     """
     chosen = [
-        e
-        for e in effects
-        if not e.segment and e.stack != CONTROL and any(fnmatch(_id(e), p) for p in only or ("*",))
+        e for e in effects if not e.segment and any(fnmatch(_id(e), p) for p in only or ("*",))
     ]
     tails = _highest_percentiles(chosen)
     found = []

@@ -89,13 +89,13 @@ class Runner:
         todo = comparisons(self.plan)
         for process in range(max(self.protocol.looks)):
             for comparison in todo:
-                self._advance(comparison, process)
+                self.advance(comparison, process)
         return self.close()
 
     def run_comparison(self, comparison: PlannedComparison) -> None:
         """Run one comparison to its decision, for a caller that goes cell by cell."""
         for process in range(max(self.protocol.looks)):
-            self._advance(comparison, process)
+            self.advance(comparison, process)
 
     def close(self) -> Summary:
         """Write where the time of the run went."""
@@ -114,7 +114,8 @@ class Runner:
         write_json(self.folder / "summary.json", summary)
         return summary
 
-    def _advance(self, comparison: PlannedComparison, process: int) -> None:
+    def advance(self, comparison: PlannedComparison, process: int) -> None:
+        """Run one process of a comparison, unless it is decided or the budget is spent."""
         if self._decided(comparison, process):
             return
         if self._out_of_budget and self._spec("measure", comparison, process).id not in self.trials:

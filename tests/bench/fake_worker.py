@@ -48,14 +48,16 @@ class FakeWorkers:
 
     ratio: stack → treatment ÷ control of its latency, or such a ratio for each process; 1 where
     none is given. ends: asked with each spec; the end that it gives, if any, is the trial's.
+    loss: stack → AUC that it loses of .8; 0 where none is given.
     """
 
     def __init__(
         self,
         ratio: dict[str, float | tuple[float, ...]] | None = None,
         ends: Callable[[TrialSpec], EndRow | None] = lambda spec: None,
+        loss: dict[str, float] | None = None,
     ) -> None:
-        self.ratio, self.ends = ratio or {}, ends
+        self.ratio, self.ends, self.loss = ratio or {}, ends, loss or {}
         self.specs: list[TrialSpec] = []
 
     def __call__(self, spec: TrialSpec, limit: float, log: Path) -> Trial:
@@ -68,7 +70,7 @@ class FakeWorkers:
             calls = [1_000_000 + k for k in range(10)]
             durations = calls, [int(ns * ratio) for ns in calls]
             timed = blocks(control, [c * ratio for c in control], durations=durations)
-            rows = [*timed, quality(0.8, 0.8)]
+            rows = [*timed, quality(0.8, 0.8 - self.loss.get(spec.stack, 0.0))]
         phases = {"training" if spec.mode == "train" else "blocks": 0.5, "start": 0.25}
         end = EndRow(status="ok", phases=phases, wall=1.0)
         made = trial(

@@ -109,8 +109,8 @@ def test_what_failed_keeps_no_limit() -> None:
     assert only([effect(**nothing, verdict="inconclusive")], min_speedup=0.1).state == "undecided"
 
 
-def test_segments_and_the_control_are_not_held() -> None:
-    effects = [effect(), effect(segment="popularity=0"), effect(stack="control")]
+def test_segments_are_not_held() -> None:
+    effects = [effect(), effect(segment="popularity=0")]
     assert len(findings(effects, Limits(min_speedup=1.2))) == 1
 
 

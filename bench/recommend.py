@@ -1,0 +1,175 @@
+"""Which stack to use under limits: chosen from effects, and honest where they do not decide.
+
+A stack is feasible where every limit is met. The best is the feasible one with the largest gain in
+the objective; feasible stacks whose intervals reach into its own are tied with it, and one that is
+not known to break a limit and may be better makes the choice unsure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Literal, get_args
+
+from baselines.errors import LeanRecError
+from bench.effects import Effect
+from bench.limits import Finding, Limits, State, findings
+from bench.records import CONTROL, Row
+
+Objective = Literal["latency", "throughput", "training", "memory", "size"]
+_SCENARIO = {"latency": "single-stream", "throughput": "offline", "training": "train"}
+_METRIC = {"memory": "peak_memory", "size": "model_bytes"}
+
+
+class Candidate(Row):
+    """A stack as it stands. gain, low, high: times better than the control in the objective, over
+    all its points by their geometric mean (the bounds by that of the bounds, which is wide); NaN
+    where it was not measured. state: of all limits together. distance: of the furthest limit."""
+
+    baseline: str
+    stack: str
+    device: str
+    gain: float
+    low: float
+    high: float
+    state: State
+    distance: float
+    findings: tuple[Finding, ...]
+
+
+class Recommendation(Row):
+    """What to use for one baseline on one device.
+
+    chosen: None where no stack is known to keep every limit. tied: feasible, and not told apart
+    from the chosen one by their intervals. open: undecided stacks that may be better. beaten:
+    feasible stacks that are worse, the runner-up first. out: stacks that break a limit, or were not
+    measured, the nearest first.
+    """
+
+    baseline: str
+    device: str
+    objective: Objective
+    chosen: Candidate | None
+    tied: tuple[Candidate, ...]
+    open: tuple[Candidate, ...]
+    beaten: tuple[Candidate, ...]
+    out: tuple[Candidate, ...]
+
+    @property
+    def sure(self) -> bool:
+        """Whether the evidence names one stack."""
+        return self.chosen is not None and not self.tied and not self.open
+
+
+def require_objective(name: str) -> Objective:
+    """`name`, where it is one. Raises LeanRecError otherwise."""
+    known: tuple[Objective, ...] = get_args(Objective)
+    for objective in known:
+        if name == objective:
+            return objective
+    raise LeanRecError(
+        f"There is no objective {name!r}.",
+        "Nothing was recommended.",
+        f"Known: {', '.join(known)}.",
+    )
+
+
+def recommend(
+    effects: Iterable[Effect], limits: Limits, objective: Objective
+) -> list[Recommendation]:
+    """One recommendation for each baseline and device, in their order.
+
+    Raises LeanRecError where nothing was measured that the objective or a limit is about.
+    """
+    ranked = candidates(effects, limits, objective)
+    if all(math.isnan(c.gain) for c in ranked if c.stack != CONTROL):
+        raise LeanRecError(
+            f"The objective {objective} was not measured for any stack.",
+            "Nothing can be recommended by it.",
+            "Measure the scenario it is about, or choose another objective.",
+        )
+    groups = groupby(ranked, key=lambda c: (c.baseline, c.device))
+    return [_recommendation(list(group), objective) for _, group in groups]
+
+
+def candidates(effects: Iterable[Effect], limits: Limits, objective: Objective) -> list[Candidate]:
+    """Every stack and the control, by baseline and device; in each, what promises most first: the
+    nearest to the limits by the estimates alone, and of those that keep them the largest gain."""
+    effects = [e for e in effects if not e.segment]
+    held = findings(effects, limits)
+    keys = dict.fromkeys((e.baseline, e.device, e.stack) for e in effects)
+    found = []
+    for baseline, device, stack in keys:
+        own = [e for e in effects if (e.baseline, e.device, e.stack) == (baseline, device, stack)]
+        of_it = [f for f in held if (f.baseline, f.device, f.stack) == (baseline, device, stack)]
+        gain, low, high = (1.0,) * 3 if stack == CONTROL else _gain(own, objective)
+        states = {f.state for f in of_it}
+        states |= {"undecided"} if math.isnan(gain) or _lacks(of_it, held) else set()
+        states |= {"broken"} if any(e.verdict == "failed" for e in own) else set()
+        state: State = next((s for s in ("broken", "undecided") if s in states), "met")
+        found.append(
+            Candidate(
+                baseline=baseline, stack=stack, device=device, gain=gain, low=low, high=high,
+                state=state, distance=max((f.distance for f in of_it), default=0.0),
+                findings=tuple(of_it),
+            )
+        )  # fmt: skip
+    order = list(dict.fromkeys((b, d) for b, d, _ in keys))
+    return sorted(found, key=lambda c: (order.index((c.baseline, c.device)), *_promise(c)))
+
+
+def _recommendation(ranked: list[Candidate], objective: Objective) -> Recommendation:
+    feasible = sorted((c for c in ranked if c.state == "met"), key=lambda c: -c.gain)
+    chosen = feasible[0] if feasible else None
+    floor = chosen.low if chosen else -math.inf
+    reach = [c for c in ranked if not c.high < floor]
+    tied = tuple(c for c in feasible[1:] if c in reach)
+    hoped = tuple(c for c in ranked if c.state == "undecided" and c in reach)
+    rest = (c for c in ranked if c.state != "met" and c not in hoped)
+    return Recommendation(
+        baseline=ranked[0].baseline,
+        device=ranked[0].device,
+        objective=objective,
+        chosen=chosen,
+        tied=tied,
+        open=hoped,
+        beaten=tuple(c for c in feasible[1:] if c not in tied),
+        out=tuple(sorted(rest, key=lambda c: (math.isnan(c.distance), c.distance))),
+    )
+
+
+def _gain(own: list[Effect], objective: Objective) -> tuple[float, float, float]:
+    """The geometric mean of the gains over the points of the objective's effects."""
+    chosen = [e for e in own if _is_of(e, objective)]
+    gains = [e.gain for e in chosen if e.scenario == chosen[0].scenario]
+    if not gains or any(math.isnan(x) for gain in gains for x in gain):
+        return (math.nan,) * 3
+    logs = ([math.log(x) if x > 0 else -math.inf for x in xs] for xs in zip(*gains, strict=True))
+    value, low, high = (math.exp(sum(xs) / len(xs)) for xs in logs)
+    return value, low, high
+
+
+def _is_of(e: Effect, objective: Objective) -> bool:
+    if objective in _METRIC:
+        return e.metric == _METRIC[objective] and e.scenario != "train"
+    return e.primary and e.scenario == _SCENARIO[objective]
+
+
+def _lacks(of_it: list[Finding], held: list[Finding]) -> bool:
+    """Whether a limit that other stacks are held to found nothing of this one."""
+    return not {f.limit for f in held} <= {f.limit for f in of_it}
+
+
+def _promise(c: Candidate) -> tuple[float, float]:
+    """By the estimates alone: how far the furthest limit is broken, then the gain."""
+    beyond = [_beyond(f) for f in c.findings]
+    return max(beyond, default=0.0), -c.gain if not math.isnan(c.gain) else math.inf
+
+
+def _beyond(f: Finding) -> float:
+    if math.isnan(f.value):
+        return math.inf
+    if f.limit == "min_speedup":
+        return max(0.0, f.allowed / f.value - 1) if f.value else math.inf
+    return max(0.0, f.value / f.allowed - 1)
