@@ -25,7 +25,8 @@ _METRIC = {"memory": "peak_memory", "size": "model_bytes"}
 class Candidate(Row):
     """A stack as it stands. gain, low, high: times better than the control in the objective, over
     all its points by their geometric mean (the bounds by that of the bounds, which is wide); NaN
-    where it was not measured. state: of all limits together. distance: of the furthest limit."""
+    where it was not measured. processes: that measured it. state: of all limits together.
+    distance: of the furthest limit."""
 
     baseline: str
     stack: str
@@ -33,6 +34,7 @@ class Candidate(Row):
     gain: float
     low: float
     high: float
+    processes: int
     state: State
     distance: float
     findings: tuple[Finding, ...]
@@ -42,9 +44,10 @@ class Recommendation(Row):
     """What to use for one baseline on one device.
 
     chosen: None where no stack is known to keep every limit. tied: feasible, and not told apart
-    from the chosen one by their intervals. open: undecided stacks that may be better. beaten:
-    feasible stacks that are worse, the runner-up first. out: stacks that break a limit, or were not
-    measured, the nearest first.
+    from the chosen one by their intervals. open: undecided stacks that may be better. dropped: the
+    same, but left by a search after fewer processes, since they promised less. beaten: feasible
+    stacks that are worse, the runner-up first. out: stacks that break a limit, or are undecided and
+    worse, the nearest first.
     """
 
     baseline: str
@@ -53,12 +56,13 @@ class Recommendation(Row):
     chosen: Candidate | None
     tied: tuple[Candidate, ...]
     open: tuple[Candidate, ...]
+    dropped: tuple[Candidate, ...]
     beaten: tuple[Candidate, ...]
     out: tuple[Candidate, ...]
 
     @property
     def sure(self) -> bool:
-        """Whether the evidence names one stack."""
+        """Whether the evidence names one stack among those that were measured to the end."""
         return self.chosen is not None and not self.tied and not self.open
 
 
@@ -111,7 +115,7 @@ def candidates(effects: Iterable[Effect], limits: Limits, objective: Objective) 
         found.append(
             Candidate(
                 baseline=baseline, stack=stack, device=device, gain=gain, low=low, high=high,
-                state=state, distance=max((f.distance for f in of_it), default=0.0),
+                processes=max(e.n_processes for e in own), state=state, distance=max((f.distance for f in of_it), default=0.0),
                 findings=tuple(of_it),
             )
         )  # fmt: skip
@@ -125,7 +129,8 @@ def _recommendation(ranked: list[Candidate], objective: Objective) -> Recommenda
     floor = chosen.low if chosen else -math.inf
     reach = [c for c in ranked if not c.high < floor]
     tied = tuple(c for c in feasible[1:] if c in reach)
-    hoped = tuple(c for c in ranked if c.state == "undecided" and c in reach)
+    hoped = [c for c in ranked if c.state == "undecided" and c in reach]
+    dropped = [c for c in hoped if chosen and c.processes < chosen.processes]
     rest = (c for c in ranked if c.state != "met" and c not in hoped)
     return Recommendation(
         baseline=ranked[0].baseline,
@@ -133,7 +138,8 @@ def _recommendation(ranked: list[Candidate], objective: Objective) -> Recommenda
         objective=objective,
         chosen=chosen,
         tied=tied,
-        open=hoped,
+        open=tuple(c for c in hoped if c not in dropped),
+        dropped=tuple(dropped),
         beaten=tuple(c for c in feasible[1:] if c not in tied),
         out=tuple(sorted(rest, key=lambda c: (math.isnan(c.distance), c.distance))),
     )

@@ -77,6 +77,13 @@ def test_the_undecided_that_is_surely_worse_leaves_the_choice_sure() -> None:
     assert names(found.out) == ["maybe"]
 
 
+def test_what_a_search_left_early_is_named_and_leaves_the_choice_sure() -> None:
+    one = [e.model_copy(update={"n_processes": 1, "low": 0.0, "high": math.inf, "margins": {}})
+           for e in stack("left", 1.2, quality="inconclusive")]  # fmt: skip
+    found = chosen(CONTROL, stack("a", 2.0), one)
+    assert (names(found.dropped), found.open, found.sure) == (["left"], (), True)
+
+
 def test_the_control_is_the_answer_where_nothing_else_is_better() -> None:
     found = chosen(CONTROL, stack("worse", 0.8))
     assert found.chosen is not None
