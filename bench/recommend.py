@@ -115,8 +115,8 @@ def candidates(effects: Iterable[Effect], limits: Limits, objective: Objective) 
         found.append(
             Candidate(
                 baseline=baseline, stack=stack, device=device, gain=gain, low=low, high=high,
-                processes=max(e.n_processes for e in own), state=state, distance=max((f.distance for f in of_it), default=0.0),
-                findings=tuple(of_it),
+                processes=max(e.n_processes for e in own), state=state, findings=tuple(of_it),
+                distance=max((f.distance for f in of_it), default=0.0),
             )
         )  # fmt: skip
     order = list(dict.fromkeys((b, d) for b, d, _ in keys))

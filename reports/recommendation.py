@@ -34,7 +34,7 @@ def lines(found: Recommendation) -> list[tuple[str, str]]:
         told.append(("worse" if place else "runner-up", f"{c.stack}: {_gain(c)}"))
     for c in found.dropped:
         after = "1 process" if c.processes == 1 else f"{c.processes} processes"
-        told.append((f"dropped after {after}", f"{c.stack}: {_gain(c)}"))
+        told.append((f"dropped after {after}", f"{c.stack}: {_gain(c)}{_why(c)}"))
     told += [("out", f"{c.stack}: {_gain(c)}{_why(c)}") for c in found.out]
     return told
 
