@@ -23,7 +23,7 @@ PREPARATION = Metric(
     unit="s",
     direction="lower",
     scale="difference",
-    estimator="compress, deploy and first calls of a process",
+    estimator="compress, with fine-tuning once a seed, deploy and first calls of a process",
     over_ranks="max",
 )
 PROBES = 2
@@ -93,11 +93,13 @@ class Comparison:
                 yield EventRow(scenario="", name="expect", severity="note", detail=said)
         made: dict[int, nn.Module] = {}
         given: dict[int, list[Tensor]] = {}
+        arms = (self.control, model), (self.treatment, trained)
         with self.phases("preparation"):
             for i in map(int, self.rng.permutation(2)):
+                pipeline, whole = arms[i]
                 start = time.perf_counter()
-                made[i] = self.treatment.predictor(trained) if i else self.control.predictor(model)
-                self.preparation[i] += time.perf_counter() - start
+                made[i], earlier = pipeline.serve(whole)
+                self.preparation[i] += time.perf_counter() - start + earlier
                 given[i], excess = checks.answers(made[i], probes, self.device)
                 self.preparation[i] += excess
         self.predictors = made[0], made[1]

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from baselines.trainer import Epoch, History, NonFiniteLoss, Trainer
 from bench.device import Device
 from bench.records import CONTROL
 from bench.store import Store, code_version
+from bench.tuning import Tuner
 from techniques.base import STAGES, TECHNIQUES, Context, Technique
 
 TRAINING_STAGES = frozenset({"prepare", "build", "train"})
@@ -153,9 +154,10 @@ class Pipeline:
         recipe: Recipe = self._apply("train", self.baseline.recipe, self._context())
         return recipe
 
-    def trainer(self, model: nn.Module) -> Trainer:
-        """A trainer of `model` in this pipeline's recipe."""
-        return Trainer(model, self.baseline.task, self.recipe, self.device.torch_device, self.seed)
+    def trainer(self, model: nn.Module, recipe: Recipe | None = None) -> Trainer:
+        """A trainer of `model` in this pipeline's recipe, or the one given."""
+        recipe = recipe or self.recipe
+        return Trainer(model, self.baseline.task, recipe, self.device.torch_device, self.seed)
 
     def train(self, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[Path, bool]:
         """The artefact of trained weights and history, trained now if need be; and whether it was.
@@ -206,13 +208,39 @@ class Pipeline:
         """What the stages after training may know."""
         return self._context(self.data)
 
+    def make_ahead(self) -> None:
+        """Make the artefacts that take training: the weights, and what the stack tunes of them."""
+        self.train()
+        if tunes(self.stack):
+            self._compress(self.trained_model(), self.context)
+
     def predictor(self, model: nn.Module) -> nn.Module:
         """What is served: `model` compressed and deployed by the stack; `model` is left alone."""
+        return self.serve(model)[0]
+
+    def serve(self, model: nn.Module) -> tuple[nn.Module, float]:
+        """The predictor, and the seconds of fine-tuning in it that were spent before this call."""
         context = self.context
-        compressed = self._apply("compress", model, context)
+        compressed, earlier = self._compress(model, context)
         served = self.baseline.task.predictor(compressed, self.data).eval()
-        deployed: nn.Module = self._apply("deploy", served, context)
-        return deployed
+        return self._apply("deploy", served, context), earlier
+
+    def _compress(self, model: nn.Module, context: Context) -> tuple[nn.Module, float]:
+        earlier = 0.0
+        for i, t in enumerate(self.stack):
+            prefix = [other for other in self.stack[: i + 1] if "compress" in other.stages]
+            key = partial(self._tuned_key, prefix)
+            tune = Tuner(self.store, key, self.trainer, self.recipe, self.data)
+            model = t.compress(model, dataclasses.replace(context, tune=tune))
+            earlier += tune.earlier
+        return model, earlier
+
+    def _tuned_key(self, prefix: list[Technique]) -> dict[str, object]:
+        return {
+            "trained": self.train()[0].name,
+            "stack": [format_spec(t) for t in prefix],
+            "code": code_version([type(self.baseline), *map(type, prefix)]),
+        }
 
     def reason_against(self) -> str | None:
         """Why the stack does not apply to the baseline on this device; None where it does."""
@@ -222,6 +250,11 @@ class Pipeline:
             if reason:
                 return f"{t.name} {reason}"
         return None
+
+
+def tunes(stack: tuple[Technique, ...]) -> bool:
+    """Whether a stack trains what it has compressed."""
+    return any(t.fine_tune for t in stack)
 
 
 def stages_of(stack: tuple[Technique, ...]) -> set[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from baselines.errors import LeanRecError
 from bench.effects import effects_of
 from bench.launch import head_of, run_worker
-from bench.pipeline import TRAINING_STAGES, make_stack, stages_of
+from bench.pipeline import TRAINING_STAGES, make_stack, stages_of, tunes
 from bench.plan import PlannedComparison, comparisons
 from bench.records import (
     CONTROL,
@@ -170,8 +170,9 @@ class Runner:
         """The comparisons whose training this one rests on: the control's, and its own if any."""
         control = PlannedComparison(comparison.baseline, CONTROL, comparison.device, ())
         own = PlannedComparison(comparison.baseline, comparison.stack, comparison.device, ())
-        retrained = TRAINING_STAGES & stages_of(make_stack(self.plan.stacks[comparison.stack]))
-        return [control, own] if retrained else [control]
+        stack = make_stack(self.plan.stacks[comparison.stack])
+        trains = TRAINING_STAGES & stages_of(stack) or tunes(stack)
+        return [control, own] if trains else [control]
 
     def _memory_scenarios(self, comparison: PlannedComparison) -> PlannedComparison:
         """One inference scenario stands for all; the control is measured for every load."""

@@ -119,7 +119,7 @@ def _rows(spec: TrialSpec, phases: Phases) -> Iterator[Row]:
     if spec.mode == "train":
         torch.set_num_threads(all_threads())
         with phases("training"):
-            pipeline.train()
+            pipeline.make_ahead()
     elif spec.mode == "memory":
         torch.set_num_threads(1)
         with phases("memory"):

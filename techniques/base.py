@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from baselines.base import Batch, Dataset, Recipe, Split
+from baselines.errors import LeanRecError
 from baselines.registry import Registry
 
 
@@ -53,15 +55,31 @@ class Requires:
         return None
 
 
+def _without_training(model: nn.Module, epochs: int) -> nn.Module:
+    """The `tune` of a context that has nothing to train with."""
+    if epochs:
+        raise LeanRecError(
+            "A compressed model cannot be fine-tuned without data and recipe.",
+            "It was not compressed.",
+            "Give the Context a `tune`, as a Pipeline does, or set fine_tune to 0.",
+        )
+    return model
+
+
 @dataclass(frozen=True)
 class Context:
-    """What a stage may know beside the object it changes."""
+    """What a stage may know beside the object it changes.
+
+    tune: gives a copy of a compressed model, trained for so many epochs more; the model itself, for
+    0 epochs. Its best epoch is kept, or its state before. For `compress` alone.
+    """
 
     task: str
     device: torch.device
     seed: int
     examples: tuple[Batch, ...] = field(default_factory=tuple)  # requests, for calibration
     train: Split | None = None  # what was trained on, for counting; from compress on
+    tune: Callable[[nn.Module, int], nn.Module] = _without_training
 
 
 class Technique:
@@ -71,6 +89,7 @@ class Technique:
     family: ClassVar[str]
     requires: ClassVar[Requires] = Requires()
     changes: ClassVar[frozenset[Change]] = frozenset()
+    fine_tune: int = 0  # epochs that `compress` asks of `Context.tune`
 
     def prepare(self, data: Dataset, context: Context) -> Dataset:
         """Change the data."""

@@ -1,4 +1,4 @@
-"""Which units of a model are hidden, and how to take some out."""
+"""Which units of a model are hidden, and how to take some out; whole heads in attention."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from baselines.base import Batch
 from baselines.errors import LeanRecError
+from techniques.heads import attentions, linears, prune_heads
 from techniques.surgery import copy_with, exactly
 
 NORMS = (nn.BatchNorm1d, nn.LayerNorm)
@@ -17,8 +18,9 @@ NORMS = (nn.BatchNorm1d, nn.LayerNorm)
 def prune_hidden_units(model: nn.Module, request: Batch, ratio: float) -> nn.Module:
     """A copy of `model` without the share `ratio` of the hidden units of each linear layer.
 
-    A unit's magnitude is the 2-norm of its weights, those coming in and those going out. The copy
-    shares with `model` all weights that stay whole. request: an example of what the model takes.
+    A unit's magnitude is the 2-norm of its weights, those coming in and those going out. Layers of
+    attention lose heads instead, as many as `ratio` takes of them, rounded down. The copy shares
+    with `model` all weights that stay whole. request: an example of what the model takes.
 
     Raises LeanRecError where no layer has hidden units, or the model cannot do without them.
     """
@@ -38,8 +40,12 @@ def prune_hidden_units(model: nn.Module, request: Batch, ratio: float) -> nn.Mod
             pruned, example_inputs=request, customized_pruners={nn.Embedding: Lookup()}
         )
     magnitude = tp.importance.MagnitudeImportance(p=2)
+    layers = attentions(pruned)
+    of_heads = {linear for attention in layers for linear in linears(attention)}
     least = {}
     for layer in exactly(pruned, nn.Linear):
+        if layer in of_heads:
+            continue
         units = list(range(layer.out_features))
         # One unit goes first: the group of a whole layer that is cut into heads takes minutes.
         if layer in graph.module2node and all(
@@ -47,7 +53,7 @@ def prune_hidden_units(model: nn.Module, request: Batch, ratio: float) -> nn.Mod
         ):
             order = magnitude(_group(graph, layer, units)).argsort()
             least[layer] = order[: int(ratio * len(units))].tolist()
-    if not least:
+    if not least and all(int(ratio * attention.heads) == 0 for attention in layers):
         raise LeanRecError(
             "The model has no linear layer whose units are hidden.",
             "Nothing can be pruned.",
@@ -55,6 +61,8 @@ def prune_hidden_units(model: nn.Module, request: Batch, ratio: float) -> nn.Mod
         )
     for layer, units in least.items():
         _group(graph, layer, units).prune()
+    for attention in layers:
+        prune_heads(attention, ratio)
     pruned.train(model.training)
     _run(pruned, request, "with hidden units taken out")
     return pruned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,10 @@ def exactly(model: nn.Module, kind: type[M]) -> list[M]:
     return [module for module in model.modules() if type(module) is kind]
 
 
-def copy_with(model: nn.Module, replaced: Mapping[nn.Module, nn.Module] | None = None) -> nn.Module:
-    """A copy of `model` with other modules in place of those that `replaced` maps to them.
+def copy_with(
+    model: nn.Module, replaced: Mapping[Any, nn.Module | Tensor] | None = None
+) -> nn.Module:
+    """A copy of `model` with other modules, or tensors, in place of those that `replaced` maps.
 
     The copy has modules of its own but shares all other weights with `model`, so that a table of
     many gigabytes is held once: put new tensors into it, never write into those it holds.

@@ -54,7 +54,7 @@ class DLRM(nn.Module):
     def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
         """ids: int64 [B, F], from 0 in each field; numbers: float32 [B, D]. Returns logits [B]."""
         v = self.embedding(ids)
-        z = self.bottom(numbers) if self.constant is None else self.constant.expand(len(v), -1)
+        z = self.bottom(numbers) if self.constant is None else self.constant.expand(v.shape[0], -1)
         v = torch.cat((z.unsqueeze(1), v), dim=1)
         dots = torch.bmm(v, v.transpose(1, 2)).flatten(1).index_select(1, self.pairs)
         return self.head(self.mlp(torch.cat((z, dots), dim=1))).squeeze(1)

@@ -37,21 +37,21 @@ class HSTULayer(nn.Module):
     def __init__(self, dim: int, heads: int, length: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.length = heads, length
-        self.norm, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm, self.read_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.uvqk, self.out = nn.Linear(dim, 4 * dim), nn.Linear(dim, dim)
         self.bias = nn.Embedding(length, heads)
         self.dropout = FastDropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x: [B, L, d]. mask: bool [B, 1, L, L], true where a place is read."""
-        batch, length, dim = x.shape
+        batch, length, _ = x.shape
         u, v, q, k = functional.silu(self.uvqk(self.norm(x))).chunk(4, dim=-1)
         v, q, k = (t.view(batch, length, self.heads, -1).transpose(1, 2) for t in (v, q, k))
         place = torch.arange(length, device=x.device)
         distance = (place[:, None] - place).clamp(min=0)
         weights = functional.silu(q @ k.transpose(2, 3) + self.bias(distance).permute(2, 0, 1))
         read = (weights * mask / self.length) @ v
-        read = self.norm2(read.transpose(1, 2).reshape(batch, length, dim))
+        read = self.read_norm(read.transpose(1, 2).flatten(2))
         return x + self.dropout(self.out(read * u))
 
 

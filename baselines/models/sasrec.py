@@ -37,11 +37,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x: [B, L, d]. mask: bool, broadcast to [B, heads, L, L], true where a place is read."""
-        batch, length, dim = x.shape
+        batch, length, _ = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         read = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + self.dropout(self.out(read.transpose(1, 2).reshape(batch, length, dim)))
+        x = x + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.feed(self.norm2(x)))
 
 

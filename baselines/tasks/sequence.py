@@ -59,7 +59,7 @@ class NextItem(nn.Module):
         """history: int64 [B, L]. Returns the scores of all I items, float32 [B, I], and the ids of
         the best ANSWER items, best first, int64 [B, min(ANSWER, I)]."""
         if self.mask:
-            asked = history.new_full((len(history), 1), MASK)
+            asked = history.new_full((history.shape[0], 1), MASK)
             history = torch.cat((history[:, 1:], asked), dim=1)
         last = self.model.encode(history)[:, -1]
         all_scores = (last @ self.index.T).float()

@@ -178,7 +178,7 @@ def hstu_reference(w: dict[str, np.ndarray], history: Tensor) -> np.ndarray:
                     logit = uvqk[place][2][part] @ uvqk[p][3][part]
                     weight = silu(logit + w[f"{b}.bias.weight"][place - p, h]) / LENGTH
                     read[part] += weight * uvqk[p][1][part]
-            gated = norm(read, w, f"{b}.norm2") * uvqk[place][0]
+            gated = norm(read, w, f"{b}.read_norm") * uvqk[place][0]
             out.append(x + linear(gated, w, f"{b}.out"))
         xs = out
     return by_cosine(np.stack([norm(x, w, "norm") for x in xs]))

@@ -235,8 +235,9 @@ def test_says_what_it_is_and_what_it_changes(name: str) -> None:
 @pytest.mark.parametrize("name", TECHNIQUES.names())
 def test_applies_to_a_registered_baseline(name: str) -> None:
     technique, reasons = TECHNIQUES.make(name), []
+    device = "cuda" if technique.requires.devices == {"cuda"} else "cpu"
     for on in map(served, [*sorted(FEW), *ALL]):
-        reasons.append(technique.reason_against(on.model, on.baseline.task.name, "cpu"))
+        reasons.append(technique.reason_against(on.model, on.baseline.task.name, device))
         if reasons[-1] is None:
             return
     pytest.fail(f"{name} applies to none: {reasons}")
