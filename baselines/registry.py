@@ -31,6 +31,7 @@ from baselines.errors import LeanRecError
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_PIECE = re.compile(r""" "(?:[^"\\]|\\.)*" | '[^']*' | . """, re.DOTALL | re.VERBOSE)
 _SPEC = re.compile(r"\s*(?P<name>[^\s()+]+)\s*(?:\((?P<args>.*)\))?\s*", re.DOTALL)
 
 
@@ -158,6 +159,18 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     if set(table) != {"v"}:  # the braces were closed from within
         raise _malformed(spec)
     return match["name"], table["v"]
+
+
+def split_specs(text: str) -> list[str]:
+    """Specs joined by plus signs; those in brackets or quotes join nothing."""
+    parts, depth = [""], 0
+    for piece in _PIECE.findall(text):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "+" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
 
 
 def format_spec(plugin: Any) -> str:

@@ -115,7 +115,7 @@ def report(
 def recommend(
     what: Annotated[str, typer.Argument(metavar="RUN|SUITE", help="A run, or a suite to search.")],
     objective: Annotated[
-        str, typer.Option(help="latency, throughput, training, memory or size.")
+        str, typer.Option(help="throughput, latency, training, memory or size.")
     ] = "throughput",
     quality: MaxQualityLoss = None,
     speedup: MinSpeedup = None,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from torch import nn
 from baselines.base import BASELINES, DATASETS, Baseline, Dataset, Recipe, Split
 from baselines.checkpoint import save
 from baselines.errors import LeanRecError
-from baselines.registry import format_spec
+from baselines.registry import format_spec, split_specs
 from baselines.trainer import Epoch, History, NonFiniteLoss, Trainer
 from bench.device import Device
 from bench.records import CONTROL
@@ -35,7 +34,6 @@ from techniques.base import STAGES, TECHNIQUES, Context, Technique
 
 TRAINING_STAGES = frozenset({"prepare", "build", "train"})
 FEATURES = ("user_features", "item_features")  # of a data set
-_PIECE = re.compile(r""" "(?:[^"\\]|\\.)*" | '[^']*' | . """, re.DOTALL | re.VERBOSE)  # of a spec
 
 
 def make_stack(text: str) -> tuple[Technique, ...]:
@@ -45,7 +43,7 @@ def make_stack(text: str) -> tuple[Technique, ...]:
     """
     if text.strip() == CONTROL:
         return ()
-    stack = tuple(TECHNIQUES.make(part) for part in _parts(text))
+    stack = tuple(TECHNIQUES.make(part) for part in split_specs(text))
     names = [t.name for t in stack]
     for name in names:
         if names.count(name) > 1:
@@ -55,18 +53,6 @@ def make_stack(text: str) -> tuple[Technique, ...]:
                 "Name each technique once.",
             )
     return stack
-
-
-def _parts(text: str) -> list[str]:
-    """What stands between the plus signs that are in no brackets and no quotes."""
-    parts, depth = [""], 0
-    for piece in _PIECE.findall(text):
-        depth += (piece == "(") - (piece == ")")
-        if piece == "+" and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += piece
-    return parts
 
 
 def stack_spec(stack: tuple[Technique, ...]) -> str:

@@ -17,7 +17,7 @@ from bench.effects import Effect
 from bench.limits import Finding, Limits, State, findings
 from bench.records import CONTROL, Row
 
-Objective = Literal["latency", "throughput", "training", "memory", "size"]
+Objective = Literal["throughput", "latency", "training", "memory", "size"]
 _SCENARIO = {"latency": "single-stream", "throughput": "offline", "training": "train"}
 _METRIC = {"memory": "peak_memory", "size": "model_bytes"}
 

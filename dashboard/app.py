@@ -5,36 +5,74 @@ Started by ``leanrec dashboard RUN…``, which is ``streamlit run dashboard/app.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import streamlit as st
 
 from baselines.errors import LeanRecError
+from bench.limits import Limits
+from bench.protocol import QualityMargin
+from bench.recommend import Objective, require_objective
 from bench.run import Run
-from reports import html_page, pages
+from reports import html_page, numbers, pages
 from reports.answer import state
 from reports.markdown_page import plain
-from reports.pages import Block, Heading, Items, Section, Table, Text
+from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
 from reports.select import Selection, techniques_of
 
-Sections = Callable[[Run], Iterable[Section]]
 Stamp = tuple[tuple[str, int, int], ...]  # name, time and size of every file of a run
+ANY = "any"
+_POSITIVE = re.compile(r"\d{1,12}(\.\d{1,6})?|\.\d{1,6}")
 
 
-def _one(title: str, blocks: Callable[[Run], tuple[Block, ...]]) -> Sections:
-    return lambda run: (Section(title, blocks(run)),)
+@dataclass(frozen=True)
+class Asked:
+    """What the reader wants to see: a part of the run, judged by limits or beside another run."""
+
+    selection: Selection
+    limits: Limits = field(default_factory=Limits)
+    objective: Objective = "throughput"
+    earlier: Path | None = None
+    earlier_stamp: Stamp = ()
 
 
-VIEWS: dict[str, Sections] = {
+def _one(title: str, blocks: Callable[[Run], tuple[Block, ...]]) -> View:
+    return lambda run, asked: (Section(title, blocks(asked.selection.of(run))),)
+
+
+def _parts(sections: Callable[[Run], tuple[Section, ...]]) -> View:
+    return lambda run, asked: sections(asked.selection.of(run))
+
+
+def _decide(run: Run, asked: Asked) -> tuple[Section, ...]:
+    part = asked.selection.of(run)
+    return (Section("What to use", pages.decide_blocks(part, asked.limits, asked.objective)),)
+
+
+def _compare(run: Run, asked: Asked) -> tuple[Section, ...]:
+    earlier = _load(asked.earlier, asked.earlier_stamp) if asked.earlier else run
+    part, other = asked.selection.of(run), asked.selection.of(earlier)
+    return (Section("Changes", pages.change_blocks(other, part)),)
+
+
+View = Callable[[Run, Asked], Iterable[Section]]
+DECIDE, COMPARE = "Decide", "Compare runs"
+VIEWS: dict[str, View] = {
     "Answer": _one("The answer", pages.answer_blocks),
     "Verdicts": _one("Verdicts", pages.verdict_blocks),
+    DECIDE: _decide,
     "Quality against speed": _one("Quality against speed", pages.quality_speed_blocks),
     "Effects": _one("Effects", pages.effect_blocks),
+    "Stacks": _one("Stacks", pages.stack_blocks),
     "Segments": _one("Quality by segment", pages.segment_blocks),
-    "Costs and skipped": pages.cost_sections,
-    "Provenance": pages.provenance_sections,
+    "Costs and skipped": _parts(pages.cost_sections),
+    COMPARE: _compare,
+    "Provenance": _parts(pages.provenance_sections),
 }
 
 
@@ -56,7 +94,11 @@ def main(folders: list[Path]) -> None:
         st.error(plain(str(error)))
         return
     view = _choice("View", "view", list(VIEWS))
-    selection = _selection(run)
+    asked = Asked(_selection(run))
+    if view == DECIDE:
+        asked = _limited(asked)
+    if view == COMPARE:
+        asked = _compared(asked, folders, folder)
     if st.sidebar.button("Reload", help="Read the records again; a run may be in progress."):
         st.cache_resource.clear()
         st.rerun()
@@ -65,10 +107,16 @@ def main(folders: list[Path]) -> None:
     if unfinished and view != "Answer":  # which says so itself
         st.info(plain(state(run)))
     _warn(run)
-    for section in _sections(folder, stamp, view, selection):
+    try:
+        sections = _sections(folder, stamp, view, asked)
+    except LeanRecError as error:
+        st.header(plain(view))
+        st.info(plain(str(error)))
+        return
+    for number, section in enumerate(sections):
         st.header(plain(section.title))
-        for block in section.blocks:
-            _draw(block)
+        for place, block in enumerate(section.blocks):
+            _draw(block, f"{view} {number + 1}.{place + 1}")
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the run…")
@@ -78,9 +126,9 @@ def _load(folder: Path, stamp: Stamp) -> Run:
 
 
 @st.cache_resource(max_entries=64, show_spinner="Drawing…")
-def _sections(folder: Path, stamp: Stamp, view: str, selection: Selection) -> tuple[Section, ...]:
-    """What `view` shows of the run, drawn once for every selection."""
-    return tuple(VIEWS[view](selection.of(_load(folder, stamp))))
+def _sections(folder: Path, stamp: Stamp, view: str, asked: Asked) -> tuple[Section, ...]:
+    """What `view` shows of the run, made once for everything that is asked."""
+    return tuple(VIEWS[view](_load(folder, stamp), asked))
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -98,6 +146,44 @@ def _selection(run: Run) -> Selection:
         scenarios=_choices("Scenario", "scenario", (cell.scenario for cell in cells)),
         metrics=_choices("Metric", "metric", (e.metric for e in run.effects)),
     )
+
+
+def _limited(asked: Asked) -> Asked:
+    """With the limits and the objective of the sidebar, kept in the address of the page."""
+    objective = require_objective(_choice("Objective", "objective", list(get_args(Objective))))
+    quality = _choice("Quality loss at most", "quality", [ANY, *get_args(QualityMargin)])
+    figures = [
+        _figure(label, key)
+        for label, key in (
+            ("Speed-up at least (times)", "speedup"),
+            ("Latency at most (ms)", "latency"),
+            ("Peak memory at most (MiB)", "memory"),
+        )
+    ]
+    limits = Limits.of(None if quality == ANY else quality, *figures)
+    return replace(asked, limits=limits, objective=objective)
+
+
+def _compared(asked: Asked, folders: list[Path], folder: Path) -> Asked:
+    """With another of the runs given to compare with, where there is one."""
+    others = [str(other) for other in folders if other != folder]
+    if not others:
+        return asked
+    earlier = Path(_choice("Compare with", "with", others))
+    return replace(asked, earlier=earlier, earlier_stamp=_stamp(earlier))
+
+
+def _figure(label: str, key: str) -> float | None:
+    """A positive number of the sidebar, kept in the address; None where it is left empty."""
+    if key not in st.session_state:
+        text = st.query_params.get(key, "")
+        st.session_state[key] = float(text) if _POSITIVE.fullmatch(text) else None
+    value: float | None = st.sidebar.number_input(label, min_value=1e-6, value=None, key=key)
+    if value is None:
+        st.query_params.pop(key, None)
+    else:
+        st.query_params[key] = f"{value:g}"
+    return value
 
 
 def _choice(label: str, key: str, options: list[str]) -> str:
@@ -127,7 +213,8 @@ def _warn(run: Run) -> None:
                 _draw(block)
 
 
-def _draw(block: Block) -> None:
+def _draw(block: Block, name: str = "") -> None:
+    """Draw a block; under its `name`, what it shows can be taken away as a file."""
     match block:
         case Text(text):
             st.markdown(plain(text))
@@ -143,6 +230,17 @@ def _draw(block: Block) -> None:
                 st.dataframe(frame, hide_index=True)
         case _:
             st.html(f'<div class="leanrec">{html_page.block(block)}</div>')
+    match block:
+        case Picture():
+            _offer("PNG", f"{name}.png", "image/png", lambda: block.png)
+            _offer("SVG", f"{name}.svg", "image/svg+xml", lambda: block.svg)
+        case Table(frame, _, False):
+            _offer("CSV", f"{name}.csv", "text/csv", lambda: numbers.frame_csv(frame))
+
+
+def _offer(kind: str, name: str, mime: str, content: Callable[[], str | bytes]) -> None:
+    """A button that makes the file when it is pressed."""
+    st.download_button(kind, content, name, mime, key=name, on_click="ignore", type="tertiary")
 
 
 if __name__ == "__main__":

@@ -130,6 +130,13 @@ def svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG image at 200 dots an inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200, bbox_inches="tight")
+    return buffer.getvalue()
+
+
 def _pairs(run: Run, baseline: str, scenario: str, device: str) -> list[Pair]:
     own = [e for e in run.effects if (e.baseline, e.device) == (baseline, device)]
     quality = {e.stack: e for e in headline(own, COLUMNS[0]) if math.isfinite(e.effect)}

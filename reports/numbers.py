@@ -32,6 +32,13 @@ def as_csv(run: Run) -> str:
     return file.getvalue()
 
 
+def frame_csv(frame: pd.DataFrame) -> str:
+    """A frame of text as CSV."""
+    cells = frame.rename(columns=str).map(_csv_cell)
+    text: str = cells.to_csv(index=False)
+    return text
+
+
 def as_parquet(run: Run) -> bytes:
     """One row an effect; null where there is no number. A column for each named margin."""
     rows = _flat(tables.records(run))

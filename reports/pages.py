@@ -11,11 +11,15 @@ from itertools import groupby
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bench.compare import compare
 from bench.effects import Effect
+from bench.limits import Limits
+from bench.recommend import Objective, recommend
 from bench.run import Run
-from reports import figures, provenance, tables
+from reports import figures, provenance, recommendation, tables
 from reports import format as fmt
 from reports.answer import Answer, answers, explanations, sanity, state
+from reports.composition import composition_table
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ class Picture:
         """The figure as an SVG document."""
         return figures.svg(self.draw())
 
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as a PNG image."""
+        return figures.png(self.draw())
+
 
 Block = Text | Heading | Items | Table | Picture
 
@@ -98,6 +107,7 @@ def report(run: Run) -> Report:
         Section("The answer", answer_blocks(run)),
         Section("Verdicts", verdict_blocks(run)),
         Section("Quality against speed", quality_speed_blocks(run)),
+        Section("Stacks", stack_blocks(run)),
         Section("Effects", effect_blocks(run)),
         Section("Quality by segment", segment_blocks(run)),
         *cost_sections(run),
@@ -131,6 +141,30 @@ def verdict_blocks(run: Run) -> tuple[Block, ...]:
     return (Text(_READING), *_table_or(tables.verdict_matrix(run), "No cell is selected."))
 
 
+def decide_blocks(run: Run, limits: Limits, objective: Objective) -> tuple[Block, ...]:
+    """The stack to use for each baseline under limits, on what evidence.
+
+    Raises LeanRecError where nothing was measured that a limit or the objective is about.
+    """
+    blocks: list[Block] = []
+    for found in recommend(run.effects, limits, objective):
+        title = Heading(f"{found.baseline} on {found.device}, for {objective}")
+        blocks += [title, Items(tuple(recommendation.lines(found)))]
+    return tuple(blocks)
+
+
+def change_blocks(earlier: Run, later: Run) -> tuple[Block, ...]:
+    """What changed from one run to another, each against its own control."""
+    if earlier.path == later.path:
+        return (Text("Start the dashboard with two runs or more to compare them."),)
+    changes = compare(earlier, later)
+    counts = Counter(c.verdict for c in changes)
+    told = fmt.words([f"{n} {verdict}" for verdict, n in counts.most_common()])
+    opening = f"From {earlier.path} to {later.path}: {told or 'nothing to compare'}."
+    hosts = [] if not changes or changes[0].same_host else [Text(_OTHER_HOST)]
+    return (Text(opening), *hosts, *_table_or(tables.changes_table(changes), "No effects."))
+
+
 def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
     """A figure for each baseline × speed scenario × device."""
     pictures = tuple(
@@ -141,6 +175,12 @@ def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
         for key in figures.speed_scenarios(run)
     )
     return pictures or (Text("No stack has both a speed and a quality yet."),)
+
+
+def stack_blocks(run: Run) -> tuple[Block, ...]:
+    """Which techniques compose; nothing where no stack was measured beside all of its parts."""
+    frame = composition_table(run)
+    return () if frame.empty else (Text(_COMPOSITION), Table(frame))
 
 
 def effect_blocks(run: Run) -> tuple[Block, ...]:
@@ -241,4 +281,10 @@ _SEGMENTS = (
     "Treatment − control in each segment, from number 0 upwards. The word inferior stands where "
     "the loss in a segment is more than the margin."
 )
+_COMPOSITION = (
+    "What a stack gains against the product of what its parts gain alone, more than 1 being better "
+    "than the control. Composes: the two agree, within an interval that is narrow enough to say "
+    "so. Cancels: the stack gains less, by more than the margin. Reinforces: it gains more."
+)
+_OTHER_HOST = "The runs are of different hosts: only ratios to the control compare."
 _UNFINISHED = "The run has not ended, so its cost is not known yet."

@@ -15,11 +15,11 @@ from reports import format as fmt
 from reports.gate import sentence
 
 _BETTER = {
-    "latency": "times as fast in latency",
-    "throughput": "times the throughput",
-    "training": "times the training throughput",
-    "memory": "times less peak memory",
-    "size": "times smaller",
+    "throughput": "the throughput of the control",
+    "latency": "as fast as the control",
+    "training": "the training throughput of the control",
+    "memory": "less peak memory than the control",
+    "size": "smaller than the control",
 }
 
 
@@ -54,7 +54,7 @@ def _choice(found: Recommendation) -> str:
         return "nothing: no stack is known to keep every limit"
     best = "the control: no stack that keeps the limits is known to be better"
     if chosen.stack != CONTROL:
-        best = f"{chosen.stack}: {_gain(chosen)}, {_BETTER[found.objective]} of the control"
+        best = f"{chosen.stack}: {_gain(chosen)} {_BETTER[found.objective]}"
     if found.sure:
         return best
     rivals = [c.stack for c in (*found.tied, *found.open)]

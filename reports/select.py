@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from baselines.registry import split_specs
 from bench.effects import Effect
 from bench.records import CONTROL, Cell
 from bench.run import Run
-
-_PARAMETERS = re.compile(r'"(?:\\.|[^"\\])*"|\([^()"]*\)')
 
 
 def techniques_of(stack: str) -> tuple[str, ...]:
     """The names of the techniques in a stack, without their parameters."""
     if stack == CONTROL:
         return ()
-    bare = _PARAMETERS.sub("", _PARAMETERS.sub("", stack))
-    return tuple(part.strip() for part in bare.split("+"))
+    return tuple(part.partition("(")[0].strip() for part in split_specs(stack))
 
 
 @dataclass(frozen=True)

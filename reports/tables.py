@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.compare import Change
 from bench.effects import Effect
 from bench.records import CONTROL, Cell, Row
 from bench.run import PlannedCell, Run
@@ -215,6 +216,26 @@ def preparation_table(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*names, "Difference [interval]", "Break-even calls"])
 
 
+def changes_table(changes: Iterable[Change]) -> pd.DataFrame:
+    """What changed between two runs, cells as a whole before their segments."""
+    return pd.DataFrame(
+        [
+            {
+                "Baseline": c.baseline,
+                "Stack": c.stack,
+                "Scenario": c.scenario,
+                "Metric": c.metric,
+                "Point": c.point or c.segment,
+                "Effect in A": _either(c, c.effect_a),
+                "Effect in B": _either(c, c.effect_b),
+                "Change [interval]": _change(c),
+                "Verdict": c.verdict if not c.reason else f"{c.verdict}: {c.reason}",
+            }
+            for c in sorted(changes, key=lambda c: bool(c.segment))
+        ]
+    )
+
+
 def records(run: Run) -> list[dict[str, Any]]:
     """Every effect as numbers for strict JSON: what is not finite is None."""
     return [finite(e) for e in run.effects]
@@ -230,6 +251,19 @@ def finite(row: Row) -> dict[str, Any]:
 
 def _first_metric(run: Run, scenario: str) -> str:
     return next((e.metric for e in run.effects if e.scenario == scenario), "")
+
+
+def _change(change: Change) -> str:
+    if not math.isfinite(change.change):
+        return fmt.NOT_AVAILABLE
+    value, low, high = (_either(change, v) for v in (change.change, change.low, change.high))
+    return f"{value} [{low}, {high}]"
+
+
+def _either(change: Change, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return fmt.NOT_AVAILABLE
+    return f"{fmt.ratio(value)}×" if change.scale == "ratio" else fmt.difference(value)
 
 
 def _state(run: Run, planned: PlannedCell | None, failed: Container[Cell]) -> str:

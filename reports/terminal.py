@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from rich.text import Text
 
 from bench.compare import Change
 from bench.run import Run
-from reports import format as fmt
 from reports import tables
 from reports.answer import answers, explanations, sanity, state
 
@@ -52,39 +50,12 @@ def show_changes(changes: Sequence[Change], console: Console) -> None:
         return
     if not changes[0].same_host:
         console.print("The runs are of different hosts: only ratios to the control compare.")
-    rows = [
-        {
-            "Baseline": c.baseline,
-            "Stack": c.stack,
-            "Scenario": c.scenario,
-            "Metric": c.metric,
-            "Point": c.point or c.segment,
-            "Effect in A": _effect(c, c.effect_a),
-            "Effect in B": _effect(c, c.effect_b),
-            "Change [interval]": _change(c),
-            "Verdict": c.verdict if not c.reason else f"{c.verdict}: {c.reason}",
-        }
-        for c in sorted(changes, key=lambda c: bool(c.segment))
-    ]
-    console.print(_table(pd.DataFrame(rows), "Changes from A to B"))
+    console.print(_table(tables.changes_table(changes), "Changes from A to B"))
 
 
 def changes_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
     """One object for each change; what is not finite is None."""
     return [tables.finite(change) for change in changes]
-
-
-def _change(change: Change) -> str:
-    if not math.isfinite(change.change):
-        return fmt.NOT_AVAILABLE
-    value, low, high = (_effect(change, v) for v in (change.change, change.low, change.high))
-    return f"{value} [{low}, {high}]"
-
-
-def _effect(change: Change, value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return fmt.NOT_AVAILABLE
-    return f"{fmt.ratio(value)}×" if change.scale == "ratio" else fmt.difference(value)
 
 
 def _table(frame: pd.DataFrame, title: str) -> Table:

@@ -127,6 +127,58 @@ def test_no_run_is_a_message(open_app) -> None:  # type: ignore[no-untyped-def]
     assert "No run was given" in open_app().error[0].value
 
 
+def test_limits_come_from_the_address_and_decide(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view="Decide", baseline="dcnv2", speedup="1.2", quality="mlperf-99")
+    assert not app.exception
+    told = "\n".join(element.value for element in app.markdown)
+    assert "nothing: no stack is known to keep every limit" in told  # slower at batch 1
+    app.number_input(key="speedup").set_value(None).run()
+    told = "\n".join(element.value for element in app.markdown)
+    assert "**use** – bf16: 3.3" in told
+    assert "speedup" not in app.query_params
+
+
+def test_the_objective_can_be_chosen(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view="Decide")
+    app.radio(key="objective").set_value("size").run()
+    assert any("smaller than the control" in element.value for element in app.markdown)
+    assert app.query_params["objective"] == "size"
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"objective": "training"}, "training was not measured"),
+        ({"memory": "5"}, "max"),
+        ({"speedup": "1e9", "latency": "-3", "objective": "nothing"}, ""),
+    ],
+)
+def test_limits_that_nothing_is_held_to_are_a_message(  # type: ignore[no-untyped-def]
+    open_app, run_folder: Path, query: dict[str, str], said: str
+) -> None:
+    app = open_app(run_folder, view="Decide", **query)
+    assert not app.exception
+    assert any(said in element.value for element in [*app.info, *app.markdown])
+
+
+def test_two_runs_are_compared(open_app, run_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    truths = {"control": Truth(), "bf16": Truth({1: 0.7, 512: 2.9, 4096: 2.0})}
+    later = write_run(tmp_path / "later", truths, ["dcnv2"])
+    app = open_app(later, run_folder, view="Compare runs")
+    assert not app.exception
+    assert "worse" in html(app)
+    alone = open_app(later, view="Compare runs")
+    assert any("two runs or more" in element.value for element in alone.markdown)
+
+
+def test_tables_and_figures_can_be_taken_away(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view="Effects", baseline="dcnv2", scenario="offline")
+    labels = [button.proto.label for button in app.get("download_button")]
+    assert labels == ["PNG", "SVG"]
+    app = open_app(run_folder, view="Verdicts")
+    assert [button.proto.label for button in app.get("download_button")] == ["CSV"]
+
+
 def test_a_run_that_goes_on_is_read_again(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     truths = {"bf16": Truth({4096: 3.0})}
     write_run(tmp_path, truths, ["dcnv2"], processes=0, finished=False)

@@ -29,7 +29,7 @@ def test_the_choice_comes_with_its_evidence_and_what_spoke_against_the_rest(fold
     told = lines(found)
     assert told[0][0] == "use"
     assert told[0][1].startswith("bf16: 3.3")
-    assert "times the throughput of the control" in told[0][1]
+    assert "the throughput of the control" in told[0][1]
     assert ("evidence", "quality") in [(what, text.split(", ")[1][:7]) for what, text in told]
     assert [text.partition(":")[0] for what, text in told if what == "runner-up"] == ["int8-linear"]
     (out,) = (text for what, text in told if what == "out")

@@ -1,0 +1,105 @@
+"""Which techniques compose: the measured effect of a stack against the product of its parts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from baselines.registry import split_specs
+from bench.effects import Effect
+from bench.run import Run
+from reports import format as fmt
+
+WIDE = 0.1  # an interval that reaches further than 10 % does not say that parts compose
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A ratio of a stack beside those of its parts, each turned so that more is better.
+
+    excess: the stack's gain ÷ the product of the parts' gains, with an interval that holds the
+    errors of all of them as independent, which is how they were measured: in processes of their
+    own. verdict: "composes" where the interval holds 1 and is narrow enough to say so, "cancels"
+    where it lies below it by more than the margin, "reinforces" where above, else "inconclusive".
+    """
+
+    stack: Effect
+    parts: tuple[Effect, ...]
+    product: float
+    excess: float
+    low: float
+    high: float
+    verdict: str
+
+
+def compositions(run: Run) -> list[Composition]:
+    """Every ratio of a stack of several techniques, each of which was measured alone too."""
+    ratios: dict[tuple[str, ...], Effect] = {
+        (e.baseline, e.device, e.scenario, e.metric, e.point, e.stack): e
+        for e in run.effects
+        if e.scale == "ratio" and not e.segment and math.isfinite(e.effect) and e.effect > 0
+    }
+    named = {spec: name for name, spec in run.plan.stacks.items()}
+    found = []
+    for (*place, stack), whole in ratios.items():
+        specs = split_specs(run.plan.stacks.get(stack, stack))
+        names = [named.get(spec.strip(), spec.strip()) for spec in specs]
+        parts = [e for name in names if (e := ratios.get((*place, name)))]
+        if 1 < len(names) == len(parts):
+            found.append(_composition(whole, tuple(parts)))
+    return found
+
+
+def composition_table(run: Run) -> pd.DataFrame:
+    """A row for each stack, metric and point."""
+    return pd.DataFrame(
+        [
+            {
+                "Baseline": c.stack.baseline,
+                "Stack": c.stack.stack,
+                "Scenario": c.stack.scenario,
+                "Device": c.stack.device,
+                "Metric": c.stack.metric,
+                "Point": c.stack.point,
+                "Parts": " · ".join(f"{fmt.ratio(part.gain[0])}×" for part in c.parts),
+                "Product": f"{fmt.ratio(c.product)}×",
+                "Measured": f"{fmt.ratio(c.stack.gain[0])}×",
+                "Measured ÷ product [interval]": f"{fmt.ratio(c.excess)} "
+                f"[{fmt.ratio(c.low, c.excess)}, {fmt.ratio(c.high, c.excess)}]",
+                "Verdict": c.verdict,
+            }
+            for c in compositions(run)
+        ]
+    )
+
+
+def _composition(whole: Effect, parts: tuple[Effect, ...]) -> Composition:
+    product = math.prod(part.gain[0] for part in parts)
+    logs = [math.log(e.gain[0]) for e in (whole, *parts)]
+    below = math.hypot(_reach(whole, 1), *(_reach(part, 2) for part in parts))
+    above = math.hypot(_reach(whole, 2), *(_reach(part, 1) for part in parts))
+    log = logs[0] - sum(logs[1:])
+    margin = math.log1p(max(e.margin for e in (whole, *parts)))
+    low, high = log - below, log + above
+    verdict = "inconclusive"
+    if high < -margin:
+        verdict = "cancels"
+    elif low > margin:
+        verdict = "reinforces"
+    elif low <= 0 <= high and max(below, above) <= math.log1p(WIDE):
+        verdict = "composes"
+    return Composition(whole, parts, product, math.exp(log), math.exp(low), _exp(high), verdict)
+
+
+def _reach(e: Effect, end: int) -> float:
+    """From the gain to one end of its interval, on the log scale; infinite without an end."""
+    value, bound = e.gain[0], e.gain[end]
+    if not math.isfinite(bound) or bound <= 0:
+        return math.inf
+    return abs(math.log(bound / value))
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
