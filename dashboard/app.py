@@ -232,8 +232,9 @@ def _draw(block: Block, name: str = "") -> None:
             st.html(f'<div class="leanrec">{html_page.block(block)}</div>')
     match block:
         case Picture():
-            _offer("PNG", f"{name}.png", "image/png", lambda: block.png)
-            _offer("SVG", f"{name}.svg", "image/svg+xml", lambda: block.svg)
+            with st.container(horizontal=True):
+                _offer("PNG", f"{name}.png", "image/png", lambda: block.png)
+                _offer("SVG", f"{name}.svg", "image/svg+xml", lambda: block.svg)
         case Table(frame, _, False):
             _offer("CSV", f"{name}.csv", "text/csv", lambda: numbers.frame_csv(frame))
 

@@ -162,7 +162,14 @@ def change_blocks(earlier: Run, later: Run) -> tuple[Block, ...]:
     told = fmt.words([f"{n} {verdict}" for verdict, n in counts.most_common()])
     opening = f"From {earlier.path} to {later.path}: {told or 'nothing to compare'}."
     hosts = [] if not changes or changes[0].same_host else [Text(_OTHER_HOST)]
-    return (Text(opening), *hosts, *_table_or(tables.changes_table(changes), "No effects."))
+    alike = [c for c in changes if c.verdict in ("unchanged", "not comparable")]
+    other = [c for c in changes if c not in alike]
+    return (
+        Text(opening),
+        *hosts,
+        *_table_or(tables.changes_table(other), "Nothing changed."),
+        Table(tables.changes_table(alike), "Unchanged, or not comparable", True),
+    )
 
 
 def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
