@@ -101,7 +101,7 @@ class QuantisedEmbedding(NarrowEmbedding):
         """As any narrow embedding; on the CPU by FBGEMM's kernel, which sums bags of ids."""
         if not ids.is_cpu:
             return super().look_up(ids)
-        bags = torch.arange(len(ids), dtype=ids.dtype)  # one id each
+        bags = torch.arange(ids.shape[0], dtype=ids.dtype)  # one id each
         return _operator(self.bits, "rowwise_offsets")(self.table, ids, bags)
 
     def extra_repr(self) -> str:

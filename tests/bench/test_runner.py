@@ -111,6 +111,15 @@ class TestTrainings:
         before = [(s.mode, s.stack) for s in workers.specs]
         assert before.index(("train", "mixed")) < before.index(("measure", "mixed"))
 
+    @pytest.mark.parametrize(("spec", "ahead"), [("(fine_tune=1)", 2), ("", 0)])
+    def test_a_stack_that_fine_tunes_does_so_ahead_of_what_is_timed(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, spec: str, ahead: int
+    ) -> None:
+        workers = FakeWorkers()
+        stacks = {"control": "control", "tuned": f"prune-unstructured{spec}"}
+        run(folder, toy_plan("tuned").model_copy(update={"stacks": stacks}), workers, monkeypatch)
+        assert workers.count("train", "tuned") == ahead
+
     def test_a_failed_training_of_the_control_fails_all_with_its_cause(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

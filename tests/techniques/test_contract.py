@@ -31,6 +31,7 @@ COMPILING = {  # takes seconds a model: tested on these baselines alone
     "aot-inductor": {"dcnv2"},
     "onnxruntime": {"dcnv2", "sasrec"},
     "onnxruntime-int8": {"dcnv2", "two-tower"},
+    "torchscript-freeze": {"dcnv2", "two-tower", "sasrec"},
 }
 NORMED = "dcnv2(batch_norm=true)"
 FEW = {"dcnv2", NORMED, "two-tower", "sasrec"}

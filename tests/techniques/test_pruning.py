@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -123,6 +126,83 @@ def test_the_share_of_zeros_is_the_ratio(
     assert (after == 0).float().mean().item() == pytest.approx(ratio, abs=1e-3)
     assert before[after == 0].abs().max() <= before[after != 0].abs().min()
     assert torch.equal(after[after != 0], before[after != 0])
+
+
+def trained_on(model: nn.Module, epochs: int) -> nn.Module:
+    """A copy of a model of `request_batch` after that many steps of Adam, as `Context.tune`."""
+    trained = copy.deepcopy(model)
+    ids = torch.randint(200, (64, 2), generator=torch.Generator().manual_seed(3))
+    optimiser = torch.optim.Adam(trained.parameters(), lr=0.01, weight_decay=0.1)
+    for _ in range(epochs):
+        optimiser.zero_grad()
+        nn.functional.softplus(trained(ids)).mean().backward()
+        optimiser.step()
+    return trained.eval()
+
+
+def test_what_is_pruned_stays_zero_while_the_rest_is_trained(
+    click_model: nn.Module, context: Context
+) -> None:
+    before = copy.deepcopy(click_model.state_dict())
+    tuning = dataclasses.replace(context, tune=trained_on)
+    once = TECHNIQUES.make("prune-unstructured(ratio=0.8)").compress(click_model, context)
+    tuned = TECHNIQUES.make("prune-unstructured(ratio=0.8, fine_tune=3)").compress(
+        click_model, tuning
+    )
+    zero = linear_weights(once) == 0
+    assert torch.equal(linear_weights(tuned) == 0, zero)
+    assert (linear_weights(tuned) != linear_weights(once))[~zero].all()
+    assert tuned.state_dict().keys() == before.keys()
+    assert [type(m) for m in tuned.modules()] == [type(m) for m in click_model.modules()]
+    assert all(torch.equal(t, before[name]) for name, t in click_model.state_dict().items())
+
+
+def test_rounds_zero_more_and_more_by_the_cubic_rule(
+    click_model: nn.Module, context: Context
+) -> None:
+    shares = []
+
+    def watched(model: nn.Module, epochs: int) -> nn.Module:
+        shares.append((linear_weights(model) == 0).float().mean().item())
+        return trained_on(model, epochs)
+
+    gradual = TECHNIQUES.make("prune-unstructured(ratio=0.8, fine_tune=2, rounds=4)")
+    pruned = gradual.compress(click_model, dataclasses.replace(context, tune=watched))
+    assert shares == pytest.approx([0.4625, 0.7, 0.7875, 0.8], abs=1e-3)
+    assert (linear_weights(pruned) == 0).float().mean().item() == pytest.approx(0.8, abs=1e-3)
+
+
+def test_rounds_without_training_come_to_the_same_as_one(
+    click_model: nn.Module, context: Context
+) -> None:
+    once, gradual = (
+        TECHNIQUES.make(f"prune-unstructured(rounds={n})").compress(click_model, context)
+        for n in (1, 3)
+    )
+    assert torch.equal(linear_weights(once), linear_weights(gradual))
+
+
+TUNED = ["prune-structured", "prune-unstructured", "drop-layers"]
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_to_fine_tune_without_data_is_an_error(
+    click_model: nn.Module, context: Context, name: str
+) -> None:
+    with pytest.raises(LeanRecError, match=r"cannot be fine-tuned.*set fine_tune to 0"):
+        TECHNIQUES.make(f"{name}(fine_tune=1)").compress(click_model, context)
+
+
+@pytest.mark.parametrize("name", [*TUNED, "prune-2to4"])
+@pytest.mark.parametrize("epochs", ["-1", "1.5", '"one"'])
+def test_epochs_below_0_or_not_whole_are_an_error(name: str, epochs: str) -> None:
+    with pytest.raises(LeanRecError, match="fine_tune"):
+        TECHNIQUES.make(f"{name}(fine_tune={epochs})")
+
+
+def test_no_rounds_are_an_error() -> None:
+    with pytest.raises(LeanRecError, match="rounds"):
+        TECHNIQUES.make("prune-unstructured(rounds=0)")
 
 
 def test_pruning_is_permanent(click_model: nn.Module, context: Context) -> None:
