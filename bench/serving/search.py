@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,17 +50,18 @@ class Goal:
         return late <= self.tolerated
 
 
-def goal_of(sla: int, percentile: float, rate: float, seconds: float, longest: float) -> Goal:
-    """The goal by the highest percentile, up to `percentile`, that a probe at `rate` can bear.
+def bearable(percentile: float, rate: float, seconds: float) -> float:
+    """The highest percentile, up to `percentile`, that `seconds` at `rate` have the requests for.
 
-    A probe takes `seconds` at that rate, and more, up to `longest`, where a percentile needs it.
+    The lowest where none has.
     """
-    lower = [p for p in PERCENTILES if p <= percentile]
-    for wanted in (percentile, *lower):
-        needed = math.ceil(ROOM * fewest(wanted))
-        if needed <= longest * rate or wanted == PERCENTILES[-1]:
-            break
-    return Goal(sla, wanted, max(needed, math.ceil(seconds * rate)))
+    known = [percentile, *(p for p in PERCENTILES if p < percentile)]
+    return next((p for p in known if requests_for(p) <= seconds * rate), known[-1])
+
+
+def requests_for(percentile: float) -> int:
+    """The requests with which a percentile is judged: more than just bear it."""
+    return math.ceil(ROOM * fewest(percentile))
 
 
 def fewest(percentile: float) -> int:
@@ -139,18 +140,17 @@ class RateSearch:
 
 def search_in_turn(
     searches: Sequence[RateSearch],
-    probes: Sequence[Callable[[float, int], bool]],
+    met: Callable[[int, float, int], bool],
     rng: np.random.Generator,
-) -> Iterator[int]:
+) -> None:
     """Run the searches of all arms to their ends, a probe of each in turn, in random order.
 
-    probes: whether an arm meets a rate; called with it and with the number of the turn, which is
-    the same for all arms. Yields the arm after each probe.
+    met: whether an arm meets a rate; called with the arm, the rate, and the number of the turn,
+    which is the same for all arms.
     """
     turn = 0
     while not all(search.done for search in searches):
         for i in map(int, rng.permutation(len(searches))):
             if not searches[i].done:
-                searches[i].tell(probes[i](searches[i].rate, turn))
-                yield i
+                searches[i].tell(met(i, searches[i].rate, turn))
         turn += 1

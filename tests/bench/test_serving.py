@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +19,15 @@ from bench.device import get_device
 from bench.meters.clock import quiet
 from bench.serving.answering import Answering, join, split
 from bench.serving.queue import Policy, Served, WallClock, poisson, serve
-from bench.serving.search import Goal, RateSearch, fewest, goal_of, probe, search_in_turn
+from bench.serving.search import (
+    Goal,
+    RateSearch,
+    bearable,
+    fewest,
+    probe,
+    requests_for,
+    search_in_turn,
+)
 from bench.stats import bounding_rank
 
 MS = 1_000_000
@@ -60,10 +68,10 @@ def test_the_largest_rate_is_that_at_which_the_tail_of_m_d_1_meets_the_sla(load:
     for repeat in range(3):
         search = RateSearch(900.0, 50.0)
 
-        def met(rate: float, turn: int, repeat: int = repeat) -> bool:
+        def met(arm: int, rate: float, turn: int, repeat: int = repeat) -> bool:
             return probe(rate, answer, goal, ALONE, clock, [repeat, turn])
 
-        list(search_in_turn([search], [met], np.random.default_rng(0)))
+        search_in_turn([search], met, np.random.default_rng(0))
         found.append(search.found)
     assert 0.9 * rate < np.mean(found) < 1.02 * rate  # what a bound grants is less
     assert max(found) / min(found) < 1.1
@@ -73,15 +81,12 @@ def test_arms_are_asked_in_turn_with_the_same_numbers() -> None:
     searches = [RateSearch(100.0, 1.0), RateSearch(100.0, 1.0)]
     asked: list[tuple[int, int]] = []
 
-    def arm(index: int, capacity: float) -> Callable[[float, int], bool]:
-        def met(rate: float, turn: int) -> bool:
-            asked.append((turn, index))
-            return rate <= capacity
+    def met(arm: int, rate: float, turn: int) -> bool:
+        asked.append((turn, arm))
+        return rate <= (70, 333)[arm]
 
-        return met
-
-    turns = list(search_in_turn(searches, [arm(0, 70), arm(1, 333)], np.random.default_rng(0)))
-    assert turns == [index for _, index in asked]
+    search_in_turn(searches, met, np.random.default_rng(0))
+    assert [s.found for s in searches] == [pytest.approx(c, rel=0.03) for c in (70, 333)]
     assert [turn for turn, _ in asked] == sorted(turn for turn, _ in asked)
     both = [turn for turn, _ in asked if asked.count((turn, 0)) and asked.count((turn, 1))]
     assert all(both.count(turn) == 2 for turn in both)
@@ -128,17 +133,16 @@ def test_a_probe_has_the_requests_that_its_percentile_needs(percentile: float) -
     n = fewest(percentile)
     assert bounding_rank(n, percentile) == 1
     assert bounding_rank(n - 1, percentile) == 0
-    goal = goal_of(MS, percentile, rate=1e6, seconds=1e-9, longest=1e9)
-    assert (goal.percentile, goal.requests) == (percentile, math.ceil(1.5 * n))
+    goal = Goal(MS, percentile, requests_for(percentile))
+    assert n < goal.requests < 2 * n
     assert 0 <= goal.tolerated < goal.requests * (1 - percentile / 100)
 
 
 def test_a_slow_server_is_judged_by_the_percentile_that_it_can_bear() -> None:
-    assert goal_of(MS, 99.0, rate=1000, seconds=0.25, longest=2).percentile == 99
-    slow = goal_of(MS, 99.0, rate=100, seconds=0.25, longest=2)
-    assert (slow.percentile, slow.requests <= 200) == (95, True)
-    assert goal_of(MS, 99.0, rate=0.1, seconds=0.25, longest=2).percentile == 50
-    assert goal_of(MS, 99.0, rate=1e5, seconds=0.25, longest=2).requests == 25_000
+    assert bearable(99.0, rate=1000, seconds=2) == 99
+    assert bearable(99.0, rate=100, seconds=2) == 95
+    assert bearable(90.0, rate=100, seconds=2) == 90
+    assert bearable(99.0, rate=0.1, seconds=2) == 50
 
 
 arrival_times = st.lists(st.integers(0, 50), min_size=1, max_size=40).map(
