@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,22 +24,20 @@ def half_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     norms = {id(t) for m in model.modules() if isinstance(m, NORMS) for t in holdings(m)}
     narrow: dict[int, Tensor] = {}  # by storage
-    memo: dict[int, object] = {}
+    memo: dict[int, object] = {id(held): held for held in holdings(model)}
     for held in holdings(model):
-        memo[id(held)] = held
-        if id(held) not in norms and type(held) in (Tensor, nn.Parameter) and _is_plain(held):
-            storage = held.untyped_storage()
+        if type(held) not in (Tensor, nn.Parameter) or id(held) in norms:
+            continue
+        tensor = cast(Tensor, held)
+        if tensor.dtype is torch.float32 and tensor.layout is torch.strided:
+            storage = tensor.untyped_storage()
             if storage._cdata not in narrow:
-                narrow[storage._cdata] = held.new_empty(0).detach().set_(storage).to(dtype)
+                narrow[storage._cdata] = tensor.detach().new_empty(0).set_(storage).to(dtype)
             view = narrow[storage._cdata].as_strided(
-                held.size(), held.stride(), held.storage_offset()
+                tensor.size(), tensor.stride(), tensor.storage_offset()
             )
             memo[id(held)] = nn.Parameter(view) if isinstance(held, nn.Parameter) else view
     return copy.deepcopy(model, memo)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.dtype is torch.float32 and tensor.layout is torch.strided
 
 
 class HalfWeights(Technique):

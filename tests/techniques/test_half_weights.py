@@ -23,16 +23,14 @@ matrices = arrays.arrays("float32", (4, 8), elements=finite).map(torch.from_nump
 
 @given(matrices, st.sampled_from(list(ROUNDING)))
 @settings(deadline=None, max_examples=80)
-def test_a_weight_is_off_by_at_most_its_formats_rounding(
-    weight: Tensor, dtype: torch.dtype
-) -> None:
+def test_a_weight_is_off_by_its_rounding_at_most(w: Tensor, dtype: torch.dtype) -> None:
     layer = nn.Linear(8, 4)
-    layer.weight = nn.Parameter(weight)
+    layer.weight = nn.Parameter(w)
     held = half_copy(layer, dtype).weight
     tiny = 2.0**-25 if dtype is torch.float16 else 0.0
-    error = (held.float() - weight).abs()
+    error = (held.float() - w).abs()
     assert held.dtype is dtype
-    assert (error <= torch.clamp(weight.abs() * ROUNDING[dtype], min=tiny)).all()
+    assert (error <= torch.clamp(w.abs() * ROUNDING[dtype], min=tiny)).all()
 
 
 @given(matrices, matrices)
