@@ -15,15 +15,15 @@ from techniques.base import Change, Context, Requires, Technique, technique
 
 
 class Autocast(nn.Module):
-    """`predictor` under bfloat16 autocast; floating-point answers come back as float32."""
+    """`predictor` under autocast to `dtype`; floating-point answers come back as float32."""
 
-    def __init__(self, predictor: nn.Module, device_type: str) -> None:
+    def __init__(self, predictor: nn.Module, device_type: str, dtype: torch.dtype) -> None:
         super().__init__()
-        self.predictor, self.device_type = predictor, device_type
+        self.predictor, self.device_type, self.dtype = predictor, device_type, dtype
 
     def forward(self, *request: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Takes and gives what `predictor` does."""
-        with torch.autocast(self.device_type, torch.bfloat16):
+        with torch.autocast(self.device_type, self.dtype):
             answer = self.predictor(*request)
         return _float32(answer) if isinstance(answer, Tensor) else tuple(map(_float32, answer))
 
@@ -55,4 +55,4 @@ class Bf16(Technique):
 
     def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:
         """Serve under autocast."""
-        return Autocast(predictor, context.device.type)
+        return Autocast(predictor, context.device.type, torch.bfloat16)

@@ -1,21 +1,53 @@
-"""Post-training quantisation of linear layers: weights in fewer bits, chosen without training."""
+"""Linear layers whose inputs and weights are multiplied in int8."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import nn
 
+from baselines.errors import LeanRecError
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.quantised_linear import quantise_linear
+from techniques.calibration import input_ranges
+from techniques.quantised_linear import FakeQuantisedLinear, StaticLinear, quantise_linear
 from techniques.surgery import copy_with, exactly
+
+
+@dataclass(frozen=True)
+class WideLinear(Technique):
+    """Linear layers whose inputs and outputs both number `min_width` or more, in fewer bits."""
+
+    min_width: Annotated[int, Field(ge=1)] = 64
+    family = "quantisation"
+    requires = Requires(devices=frozenset({"cpu"}), modules=(nn.Linear,))
+    changes = frozenset({Change.NUMERICS, Change.SIZE})
+
+    def wide(self, model: nn.Module) -> list[nn.Linear]:
+        """The layers of `model` that are wide enough, each once."""
+        linear = [*exactly(model, nn.Linear), *exactly(model, FakeQuantisedLinear)]
+        return [m for m in linear if min(m.in_features, m.out_features) >= self.min_width]
+
+    def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
+        """As `requires` says, or because no layer is wide enough, or none that is is served."""
+        reason = super().reason_against(model, task, device)
+        if reason is None and task == "retrieval" and not self.wide(getattr(model, "user", model)):
+            return "finds no wide linear layer but in the item tower, which is not served"
+        if reason is None and not self.wide(model):
+            return f"finds no linear layer at least {self.min_width} wide"
+        return reason
+
+    def widths(self, model: nn.Module) -> str:
+        """The widths that decide what to expect, in words."""
+        widths = sorted({min(m.in_features, m.out_features) for m in self.wide(model)})
+        return f"{self.name}: layers {' and '.join(map(str, widths))} wide"
 
 
 @technique("int8-linear")
 @dataclass(frozen=True)
-class Int8Linear(Technique):
+class Int8Linear(WideLinear):
     """Dynamic int8 for linear layers whose inputs and outputs both number `min_width` or more.
 
     Source: dynamic quantisation of `torch.ao.nn.quantized`. Weights are int8 with a scale for
@@ -27,32 +59,74 @@ class Int8Linear(Technique):
     keeps the weights twice.
     """
 
-    min_width: Annotated[int, Field(ge=1)] = 64
-    family = "quantisation"
-    requires = Requires(devices=frozenset({"cpu"}), modules=(nn.Linear,))
-    changes = frozenset({Change.NUMERICS, Change.SIZE})
-
-    def _wide(self, model: nn.Module) -> list[nn.Linear]:
-        linear = exactly(model, nn.Linear)
-        return [m for m in linear if min(m.in_features, m.out_features) >= self.min_width]
-
-    def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
-        """As `requires` says, or because no layer is wide enough, or none that is is served."""
-        reason = super().reason_against(model, task, device)
-        if reason is None and task == "retrieval" and not self._wide(getattr(model, "user", model)):
-            return "finds no wide linear layer but in the item tower, which is not served"
-        if reason is None and not self._wide(model):
-            return f"finds no linear layer at least {self.min_width} wide"
-        return reason
-
     def explain(self, model: nn.Module, context: Context) -> str:
         """The widths that decide whether int8 pays."""
-        widths = sorted({min(m.in_features, m.out_features) for m in self._wide(model)})
         return (
-            f"int8-linear: layers {' and '.join(map(str, widths))} wide; int8 pays from about 256 "
-            "at large batches and from about 512 at batch 1"
+            f"{self.widths(model)}; int8 pays from about 256 at large batches and from about 512 "
+            "at batch 1"
         )
 
     def compress(self, model: nn.Module, context: Context) -> nn.Module:
         """Replace the wide layers; the copy shares all other weights with `model`."""
-        return copy_with(model, {layer: quantise_linear(layer) for layer in self._wide(model)})
+        return copy_with(model, {layer: quantise_linear(layer) for layer in self.wide(model)})
+
+
+@technique("qat-int8")
+@dataclass(frozen=True)
+class QatInt8(Int8Linear):
+    """`int8-linear` on a model that was trained to bear it.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-
+    Arithmetic-Only Inference", CVPR 2018, section 3. From the first step on, the wide layers
+    multiply weights and inputs rounded as int8 rounds them, and gradients pass the rounding
+    (Bengio et al., arXiv:1308.3432); the valid metric that picks the best epoch sees it too.
+    Served are the very layers of `int8-linear`, at its speed and size. Expect quality nearer the
+    control's only where `int8-linear` loses some; each training step costs more.
+    """
+
+    def build(self, model: nn.Module, context: Context) -> nn.Module:
+        """Round in the wide layers from now on; parameters keep their names."""
+        return copy_with(
+            model, {layer: FakeQuantisedLinear.of(layer) for layer in self.wide(model)}
+        )
+
+
+@technique("int8-static")
+@dataclass(frozen=True)
+class Int8Static(WideLinear):
+    """Static int8 for linear layers whose inputs and outputs both number `min_width` or more.
+
+    Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-
+    Arithmetic-Only Inference", CVPR 2018, section 2, by FBGEMM's kernels of `torch.ao`. Weights
+    are int8 with a scale for each output. The range of each layer's inputs is the widest that the
+    context's example requests gave it: inputs of the judged split without its labels. So an
+    answer does not depend on the requests that share its batch, as `int8-linear`'s does, but
+    requests unlike the examples may saturate. Layers are a quarter the size. Expect the speed of
+    `int8-linear`, and what it says of widths and batches.
+    """
+
+    def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
+        """As for every wide layer, or because torch was built without the kernels."""
+        if "fbgemm" not in torch.backends.quantized.supported_engines:
+            return "needs a torch built with FBGEMM"
+        return super().reason_against(model, task, device)
+
+    def explain(self, model: nn.Module, context: Context) -> str:
+        """The widths, and how many rows the ranges rest on."""
+        rows = sum(len(request[0]) for request in context.examples)
+        return f"{self.widths(model)}; the ranges of their inputs are those of {rows} requests"
+
+    def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:
+        """Replace the wide layers that the examples reach; all other weights are shared.
+
+        Raises LeanRecError where the context has no examples.
+        """
+        if not context.examples:
+            raise LeanRecError(
+                "int8-static was given no example requests.",
+                "It cannot tell the range of a layer's inputs.",
+                "Give the Context some as `examples`.",
+            )
+        ranges = input_ranges(predictor, context.examples, context.device)
+        wide = [layer for layer in self.wide(predictor) if layer in ranges]
+        return copy_with(predictor, {layer: StaticLinear(layer, *ranges[layer]) for layer in wide})
