@@ -89,6 +89,8 @@ def served(name: str) -> Served:
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.3)
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_normal_(module.weight)
         if isinstance(module, nn.BatchNorm1d):
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2)
