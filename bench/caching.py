@@ -22,29 +22,55 @@ class HitRates:
     unique: float
 
 
-def optimum(stream: Sequence[np.ndarray], capacity: int) -> HitRates:
+@dataclass(frozen=True)
+class Hits:
+    """Hits and look-ups of each batch of a stream, by request and by unique key: int64 [n]."""
+
+    request_hits: np.ndarray
+    requests: np.ndarray
+    unique_hits: np.ndarray
+    unique: np.ndarray
+
+    def rates(self) -> HitRates:
+        """Over all batches."""
+        return HitRates(
+            _share(self.request_hits.sum(), self.requests.sum()),
+            _share(self.unique_hits.sum(), self.unique.sum()),
+        )
+
+    def of(self, batches: slice) -> Hits:
+        """Of some of the batches."""
+        return Hits(*(column[batches] for column in vars(self).values()))
+
+    def and_of(self, other: Hits) -> Hits:
+        """Of another stream, too."""
+        both = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Hits(*map(np.concatenate, both))
+
+
+def optimum(stream: Sequence[np.ndarray], capacity: int) -> Hits:
     """The most hits by unique key that a cache of `capacity` keys can have on `stream`.
 
     After each batch it holds those of the held keys and of the batch's that come again soonest,
     and none that never do. Source: Belady, "A study of replacement algorithms for a virtual-
     storage computer", IBM Systems Journal 5(2), 1966; a key may be served without being held.
-    `request` is the same cache's rate by request, which another may surpass.
+    Its hits by request are not the most that there can be: another may hold one key of many
+    look-ups where it holds two of few.
     """
     batches = [np.unique(batch, return_counts=True) for batch in stream]
     following = _next_batches([keys for keys, _ in batches])
     held, due = np.empty(0, np.int64), np.empty(0, np.int64)  # by rising key; when each comes again
-    hits = asked = unique_hits = unique = 0
+    counted = []
     for (keys, counts), nexts in zip(batches, following, strict=True):
         hit = np.isin(keys, held, assume_unique=True)
-        hits, asked = hits + int(counts[hit].sum()), asked + int(counts.sum())
-        unique_hits, unique = unique_hits + int(hit.sum()), unique + len(keys)
+        counted.append((counts[hit].sum(), counts.sum(), hit.sum(), len(keys)))
         rest = ~np.isin(held, keys, assume_unique=True)
         held, due = np.concatenate((held[rest], keys)), np.concatenate((due[rest], nexts))
         again = np.flatnonzero(due < len(batches))
         if len(again) > capacity:
             again = again[np.argpartition(due[again], capacity - 1)[:capacity]]
         held, due = held[again], due[again]
-    return HitRates(_share(hits, asked), _share(unique_hits, unique))
+    return Hits(*np.array(counted, np.int64).reshape(-1, 4).T)
 
 
 def _next_batches(batches: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -122,4 +148,4 @@ def zipf_exponent(keys: np.ndarray) -> float:
 
 
 def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
+    return float(part / whole) if whole else float("nan")

@@ -41,19 +41,24 @@ def arrays(*batches: list[int]) -> list[np.ndarray]:
         ([[0, 1, 2], [0, 1, 2]], 2, 2, 2),
         ([[0], [1], [2]], 2, 0, 0),
         ([[], [4], [], [4]], 1, 1, 1),
+        ([[4], [4]], 0, 0, 0),
     ],
 )
 def test_the_optimum_worked_by_hand(
     batches: list[list[int]], capacity: int, request_hits: int, unique_hits: int
 ) -> None:
-    found = optimum(arrays(*batches), capacity)
+    hits = optimum(arrays(*batches), capacity)
+    found = hits.rates()
     assert found.unique == unique_hits / sum(len(set(b)) for b in batches)
     assert found.request == request_hits / sum(map(len, batches))
+    first, rest = hits.of(slice(0, 2)), hits.of(slice(2, None))
+    assert first.requests.sum() == len(batches[0]) + len(batches[1])
+    assert first.and_of(rest).rates() == found
 
 
 def test_the_optimum_of_nothing_is_not_a_number() -> None:
     for stream in ([], arrays([], [])):
-        assert math.isnan(optimum(stream, 3).unique)
+        assert math.isnan(optimum(stream, 3).rates().unique)
 
 
 streams = st.lists(st.lists(st.integers(0, KEYS - 1), max_size=5), min_size=1, max_size=6)
@@ -77,13 +82,13 @@ def test_the_optimum_is_the_best_of_all_that_there_is(
         states = after
     unique = sum(map(len, sets))
     if unique:
-        assert optimum(arrays(*batches), capacity).unique == max(states.values()) / unique
+        assert optimum(arrays(*batches), capacity).rates().unique == max(states.values()) / unique
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 19), max_size=12), max_size=12), st.integers(1, 20))
 def test_no_policy_surpasses_the_optimum(batches: list[list[int]], capacity: int) -> None:
-    best = optimum(arrays(*batches), capacity).unique
+    best = optimum(arrays(*batches), capacity).rates().unique
     for policy in (LRU, LFU, TinyLFU):
         counts = run(policy(capacity), arrays(*batches), 20).counts
         assert not counts.distinct or counts.distinct_hits / counts.distinct <= best
