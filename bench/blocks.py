@@ -2,7 +2,8 @@
 
 The protocol is METHODOLOGY.md's: arms warm until steady; a fixed number of iterations a block;
 as many AB as BA pairs; within a pair both arms see the same batches, half a block apart; the first
-tenth of a block is dropped; sampled outputs of the timed calls are kept for verification.
+tenth of a block is dropped; sampled outputs of the timed calls are kept for verification. Where an
+arm gains from requests that it has met before, each pair has requests of its own.
 """
 
 from __future__ import annotations
@@ -128,7 +129,11 @@ class Block:
 
 
 class PairedBlocks:
-    """Measures two arms over the same batches. mode "latency" or "throughput"."""
+    """Measures two arms over the same batches. mode "latency" or "throughput".
+
+    renew: draws so many requests for a pair, where those that were met before must not come again;
+    `batches` then only warm the arms.
+    """
 
     def __init__(
         self,
@@ -139,7 +144,9 @@ class PairedBlocks:
         protocol: Protocol,
         rng: np.random.Generator,
         mode: str,
+        renew: Callable[[int], list[Batch]] | None = None,
     ) -> None:
+        self.renew = renew
         self.arms = (ArmState("control", control), ArmState("treatment", treatment))
         self.batches = list(batches)
         self.device, self.protocol, self.rng, self.mode = device, protocol, rng, mode
@@ -169,23 +176,28 @@ class PairedBlocks:
         pairs = self.protocol.pairs
         orders = self.rng.permutation([0, 1] * (pairs // 2))
         for pair, first in enumerate(orders):
-            picks = self._picks()
+            head, body = self._requests()
             for position in (0, 1):
-                shift = position * (self.calls // 2)
-                batches = [self.batches[i] for i in np.roll(picks, shift)]
+                turn = len(body) - position * (self.calls // 2)
                 arm = self.arms[first ^ position]
                 with quiet():
-                    block = self._block(arm, batches)
+                    block = self._block(arm, head, body[turn:] + body[:turn])
                 yield pair, position, arm, block
+
+    def _requests(self) -> tuple[list[Batch], list[Batch]]:
+        """The uncounted requests of each block of a pair, and the counted ones."""
+        if self.renew is not None:
+            drawn = self.renew(self.dropped + self.calls)
+            return drawn[: self.dropped], drawn[self.dropped :]
+        head = [self.batches[i % len(self.batches)] for i in range(self.dropped)]
+        return head, [self.batches[i] for i in self._picks()]
 
     def _picks(self) -> np.ndarray:
         rounds = math.ceil(self.calls / len(self.batches))
         drawn = [self.rng.permutation(len(self.batches)) for _ in range(rounds)]
         return np.concatenate(drawn)[: self.calls]
 
-    def _block(self, arm: ArmState, batches: list[Batch]) -> Block:
-        dropped = self.dropped
-        head = [self.batches[i % len(self.batches)] for i in range(dropped)]
+    def _block(self, arm: ArmState, head: list[Batch], batches: list[Batch]) -> Block:
         time_each(arm.call, head, self.device.synchronize)
         cut = int(self.rng.integers(1, len(batches)))
         durations: list[int] = []

@@ -17,6 +17,7 @@ from bench.device import Device
 from bench.pipeline import Pipeline
 from bench.protocol import Protocol
 from bench.records import Arm, EventRow, Metric, ValueRow
+from techniques.base import Change
 from techniques.sizes import deployed_bytes
 
 PREPARATION = Metric(
@@ -73,6 +74,11 @@ class Comparison:
     def device(self) -> Device:
         """Where both arms run."""
         return self.control.device
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the treatment declares that it answers faster what it was asked before."""
+        return any(Change.REPEATS in t.changes for t in self.treatment.stack)
 
     def requests(self, batch_size: int, count: int) -> list[Batch]:
         """Distinct requests, already on the device."""

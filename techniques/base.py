@@ -27,6 +27,7 @@ class Change(enum.StrEnum):
 
     NUMERICS = "numerics"  # outputs differ from the control's
     SIZE = "size"  # the deployed predictor's bytes differ from the control's
+    REPEATS = "repeats"  # what a request asks for is answered faster once it was asked for before
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Technique:
     family: ClassVar[str]
     requires: ClassVar[Requires] = Requires()
     changes: ClassVar[frozenset[Change]] = frozenset()
+    caches: ClassVar[bool] = False  # what it serves holds a `techniques.counters.Cache`
     fine_tune: int = 0  # epochs that `compress` asks of `Context.tune`
 
     def prepare(self, data: Dataset, context: Context) -> Dataset:

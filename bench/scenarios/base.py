@@ -16,7 +16,7 @@ from bench import checks
 from bench.blocks import LATENCY, THROUGHPUT, PairedBlocks, TooSmall, rows_of
 from bench.comparison import Comparison
 from bench.records import BlockRow, EventRow, QualityRow, ValueRow, point_text
-from techniques.base import STAGES
+from techniques.base import STAGES, Technique
 
 ScenarioRow = BlockRow | ValueRow | QualityRow | EventRow
 
@@ -36,6 +36,11 @@ class Scenario(ABC):
         """The rows of a request under which memory is measured."""
         return 4096
 
+    def reason_against(self, stack: tuple[Technique, ...]) -> str | None:
+        """Why it shows nothing of a stack that is not empty, in words for the report; None where it
+        does, as far as it knows beyond `stages`."""
+        return None
+
     @abstractmethod
     def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
         """Measure both arms of the comparison."""
@@ -43,12 +48,13 @@ class Scenario(ABC):
 
 @dataclass(frozen=True)
 class Load:
-    """One point of a timed scenario: what both arms are called with."""
+    """One point of a timed scenario: what both arms are called with. renew: see PairedBlocks."""
 
     calls: tuple[Callable[..., Any], Callable[..., Any]]
     batches: Sequence[Batch]
     batch_size: int
     threads: int
+    renew: Callable[[int], list[Batch]] | None = None
 
 
 class TimedScenario(Scenario):
@@ -76,7 +82,7 @@ class TimedScenario(Scenario):
         point = {"batch": load.batch_size, "threads": load.threads}
         blocks = PairedBlocks(
             *load.calls, load.batches, comparison.device, comparison.protocol, comparison.rng,
-            self.mode,
+            self.mode, load.renew,
         )  # fmt: skip
         metric = LATENCY if self.mode == "latency" else THROUGHPUT
         try:
@@ -92,7 +98,9 @@ class TimedScenario(Scenario):
             yield from checks.verify_processors(blocks, load.threads, self.name)
             if self.inference:
                 fresh = comparison.requests(load.batch_size, checks.fresh_needed(blocks))
-                yield from checks.verify_timed_outputs(blocks, fresh, self.name, comparison.rng)
+                yield from checks.verify_timed_outputs(
+                    blocks, fresh, self.name, comparison.rng, comparison.repeats
+                )
                 yield from checks.verify_rows(blocks, self.name, comparison.rng)
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 from bench.comparison import Comparison
 from bench.scenarios.base import Load, TimedScenario, scenario
+
+MOST_TO_WARM = 4096
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,21 @@ class _Inference(TimedScenario):
         return max(self.batch_sizes)
 
     def loads(self, comparison: Comparison) -> Iterator[Load]:
-        """Requests drawn from the test split, at every batch size."""
+        """Requests drawn from the test split, at every batch size. For a stack that gains from
+        repeats, none of a block's has come before in it: ids repeat as they do in the data."""
         for size in self.batch_sizes:
+            renew = partial(comparison.requests, size) if comparison.repeats else None
             with comparison.phases("load"):
-                batches = comparison.requests(size, comparison.protocol.distinct_batches)
-            yield Load(comparison.served, batches, size, self.threads)
+                batches = comparison.requests(size, _to_warm(comparison, size))
+            yield Load(comparison.served, batches, size, self.threads, renew)
+
+
+def _to_warm(comparison: Comparison, size: int) -> int:
+    """How many requests warm the arms: where repeats count, about what the test split holds."""
+    least = comparison.protocol.distinct_batches
+    if not comparison.repeats:
+        return least
+    return min(MOST_TO_WARM, max(least, len(comparison.control.data.test) // size))
 
 
 @scenario("offline")

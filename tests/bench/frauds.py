@@ -27,6 +27,7 @@ from bench.records import BlockRow
 from bench.scenarios.base import ScenarioRow, scenario
 from bench.scenarios.inference import Offline
 from techniques.base import Change, Context, Technique, technique
+from techniques.counters import Cache
 
 LEAK_FLOATS = 1000
 
@@ -221,12 +222,43 @@ serves("small-only", SmallOnly, Change.NUMERICS)
 serves("knows-the-clock", KnowsTheClock, Change.NUMERICS)
 serves("by-identity", ByIdentity)
 serves("by-content", ByContent)
+serves("by-content-said", ByContent, Change.REPEATS)
 serves("lazy", Lazy)
 serves("leaks", Leaks)
 serves("nan", AlwaysNaN, Change.NUMERICS)
 serves("rare-nan", RareNaN, Change.NUMERICS)
 serves("size-only", SlightlyOff, Change.SIZE)
 serves("mutates-late", MutatesWhileServing)
+
+
+class WrongRows(Cache):
+    """Serves the answer of the request before last to one request in eight."""
+
+    capacity = 10
+
+    def __init__(self, predictor: nn.Module) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.kept: list[Tensor] = []
+
+    def clear(self) -> None:
+        self.kept.clear()
+
+    def forward(self, *request: Tensor) -> Tensor:
+        self.kept.append(self.predictor(*request))
+        return self.kept[-3] if len(self.kept) % 8 == 0 else self.kept[-1]
+
+
+@technique("wrong-rows")
+@dataclass(frozen=True)
+class ServesWrongRows(Technique):
+    """A cache that serves what it was not asked for, where it is asked more than once or twice."""
+
+    family = "test"
+    caches = True
+
+    def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:
+        return WrongRows(predictor)
 
 
 @technique("mutates")

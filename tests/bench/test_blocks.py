@@ -192,6 +192,28 @@ def test_both_arms_of_a_pair_get_the_same_batches_in_another_order(
         assert first != second
 
 
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_requests_are_renewed_for_each_pair_where_asked(mode: str) -> None:
+    seen: dict[str, list[Tensor]] = {"control": [], "treatment": []}
+    calls = {name: (lambda b, name=name: seen[name].append(b) or b) for name in seen}
+    rng, numbers = np.random.default_rng(0), itertools.count(1000)
+    blocks = PairedBlocks(
+        *calls.values(), BATCHES, CPU, PROTOCOL, rng, mode,
+        lambda count: [(torch.full((4,), next(numbers)),) for _ in range(count)],
+    )  # fmt: skip
+    blocks.calls = 30
+    for _ in blocks.run():
+        pass
+    each = blocks.dropped + blocks.calls
+    met = {name: [int(b[0]) for b in batches] for name, batches in seen.items()}
+    for numbers_met in met.values():  # none of them twice, in any block, and none that warmed
+        assert sorted(numbers_met) == list(range(1000, 1000 + PROTOCOL.pairs * each))
+    for pair in range(PROTOCOL.pairs):
+        bodies = [n[pair * each + blocks.dropped : (pair + 1) * each] for n in met.values()]
+        assert sorted(bodies[0]) == sorted(bodies[1])
+        assert bodies[0] != bodies[1]
+
+
 def test_the_order_of_arms_varies_with_the_seed() -> None:
     orders = set()
     for seed in range(20):

@@ -133,6 +133,31 @@ def test_a_memory_of_requests_is_accused_by_its_speed() -> None:
     assert found(sampled(recalls)) == {"answers_kept"}
 
 
+def test_a_declared_memory_of_requests_is_noted_and_its_answers_are_held_against_it() -> None:
+    memo: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def recalls(batch: Tensor) -> Tensor:
+        if id(batch) not in memo:
+            memo[id(batch)] = batch, honest(batch)
+        return memo[id(batch)][1]
+
+    for call, names in ((recalls, {"repeats"}), (drifting(), {"repeats", "output_mismatch"})):
+        blocks = sampled(call)
+        fresh = requests(fresh_needed(blocks), seed=9)
+        rng = np.random.default_rng(1)
+        events = list(verify_timed_outputs(blocks, fresh, "load", rng, repeats=True))
+        assert {event.name for event in events} == names
+        (note,) = [event for event in events if event.name == "repeats"]
+        assert note.severity == "note"
+        assert "times as fast as a new one" in note.detail
+
+
+def drifting() -> Call:
+    """An arm whose memory fades into what it was not."""
+    count = iter(range(10**6))
+    return lambda batch: honest(batch) + next(count)
+
+
 def test_a_call_that_is_faster_for_both_arms_the_second_time_is_not_accused() -> None:
     """As tables are whose rows the first visit brings into the caches."""
 

@@ -41,6 +41,14 @@ def test_who_does_less_work_is_caught(fraud: str, accusation: str, scenario: str
     assert accusation in accusations(run(fraud, *loads))
 
 
+@pytest.mark.parametrize("scenario", [LATENCY, THROUGHPUT])
+def test_a_declared_cache_is_noted_and_not_accused(scenario: str) -> None:
+    rows = run("by-content-said", scenario)
+    assert accusations(rows) == set()
+    (note,) = [row for row in rows if isinstance(row, EventRow) and row.name == "repeats"]
+    assert note.severity == "note"
+
+
 def test_the_accusation_voids_the_scenario_and_names_the_arm() -> None:
     rows = run("skips", LATENCY, LATENCY)
     found = [r for r in rows if isinstance(r, EventRow) and r.name == "output_mismatch"]

@@ -47,6 +47,25 @@ def test_every_batch_is_called_once_in_order_with_all_its_tensors() -> None:
     assert seen == [(i, -i) for i in range(5)] * 2
 
 
+def test_who_looks_ahead_is_told_the_next_batch_in_a_window_and_in_no_other_mode() -> None:
+    said: list[str] = []
+
+    class Looks:
+        def ahead(self, batch: torch.Tensor) -> None:
+            said.append(f"next {int(batch[0])}")
+
+        def __call__(self, batch: torch.Tensor) -> None:
+            said.append(f"now {int(batch[0])}")
+
+    many = [(torch.tensor([i]),) for i in range(3)]
+    time_window(Looks(), many, None)
+    assert said == ["next 1", "now 0", "next 2", "now 1", "now 2"]
+    said.clear()
+    time_each(Looks(), many, None)
+    time_window(Looks(), [], None)
+    assert said == ["now 0", "now 1", "now 2"]
+
+
 def test_latency_waits_for_an_asynchronous_device(async_device) -> None:
     call = async_device.deferred(sleep)
     durations, answer = time_each(call, batches(5), async_device.device.synchronize)

@@ -24,6 +24,7 @@ from baselines.registry import format_spec
 from baselines.trainer import Trainer
 from bench.checks import differs
 from techniques.base import TECHNIQUES, Change, Context, Technique
+from techniques.counters import caches
 from techniques.sizes import deployed_bytes
 
 COMPILING = {  # takes seconds a model: tested on these baselines alone
@@ -152,12 +153,25 @@ def test_declared_changes_are_those_observed(case: Case) -> None:
     """NUMERICS by the engine's own tolerance, so compiled code may differ in its last bits."""
     technique, on = case
     control, treatment = on.predictor(), on.predictor(technique)
+    assert technique.caches == bool(caches(treatment))
     pairs = zip(on.answers(control), on.answers(treatment), strict=True)
     observed = {
         Change.NUMERICS: any(differs(a[0], b[0]) for a, b in pairs),
         Change.SIZE: deployed_bytes(control) != deployed_bytes(treatment),
+        Change.REPEATS: gains_by_repetition(on, treatment),
     }
     assert {change for change, seen in observed.items() if seen} == technique.changes
+
+
+def gains_by_repetition(on: Served, predictor: nn.Module) -> bool:
+    """Whether its caches, where it has any, hold more of the requests the second time."""
+    hits = []
+    for held in caches(predictor):
+        held.clear()
+    for _ in range(2):
+        on.answers(predictor)
+        hits.append(sum(held.counts.hits for held in caches(predictor)))
+    return hits[1] - hits[0] > hits[0]
 
 
 def test_nothing_is_left_behind(case: Case) -> None:
@@ -223,7 +237,7 @@ def test_parameters_round_trip_through_the_spec(name: str) -> None:
     for field in dataclasses.fields(default):
         value = getattr(default, field.name)
         changed = dataclasses.replace(
-            default, **{field.name: value / 2 if isinstance(value, float) else value + 1}
+            default, **{field.name: (value or 1) / 2 if isinstance(value, float) else value + 1}
         )
         assert TECHNIQUES.make(format_spec(changed)) == changed != default
 

@@ -1,0 +1,108 @@
+"""Slots in the order in which they were last touched, many at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class RecencyQueue(nn.Module):
+    """Some of the slots 0…capacity−1, from the one touched longest ago to the latest.
+
+    A log of touches: a slot's latest entry counts, earlier ones are stale. What is taken from the
+    front passes the stale ones for good, and a full log is packed; so a touch costs O(1) in the
+    long run, whatever the capacity. Takes 12 bytes a slot.
+    """
+
+    log: Tensor  # int32 [2 · capacity], slots
+    place: Tensor  # int32 [capacity], where in the log a slot's latest entry is; −1: not in here
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.register_buffer("log", torch.empty(2 * capacity, dtype=torch.int32), False)
+        self.register_buffer("place", torch.empty(capacity, dtype=torch.int32), False)
+        self.clear()
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.place.fill_(-1)
+        self.head = self.tail = self.size = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def holds(self, slots: np.ndarray) -> np.ndarray:
+        """Which of `slots` are in here: bool, of the same shape."""
+        held: np.ndarray = self.place.numpy()[slots] >= 0
+        return held
+
+    def touch(self, slots: np.ndarray) -> int:
+        """Put `slots` (int [N]) to the end, in the order of their last places in it.
+
+        Those that are not in here join. Returns how many different ones there were.
+        """
+        place = self.place.numpy()
+        before = place[slots]
+        distinct = last_of_each(slots, place)
+        place[slots] = before
+        self.size += int(np.count_nonzero(place[distinct] < 0))
+        if self.tail + len(distinct) > len(self.log):
+            place[distinct] = -1  # their entries need not be packed
+            self._pack()
+        stop = self.tail + len(distinct)
+        self.log.numpy()[self.tail : stop] = distinct
+        place[distinct] = np.arange(self.tail, stop, dtype=np.int32)
+        self.tail = stop
+        return len(distinct)
+
+    def remove(self, slots: np.ndarray) -> None:
+        """Take out `slots`, which are in here."""
+        place = self.place.numpy()
+        distinct = last_of_each(slots, place)
+        place[distinct] = -1
+        self.size -= len(distinct)
+
+    def oldest(self, count: int) -> np.ndarray:
+        """The `count` slots at the front, oldest first; there are so many. They stay."""
+        return self._front(count)[0]
+
+    def pop(self, count: int) -> np.ndarray:
+        """As `oldest`, and they leave."""
+        slots, self.head = self._front(count)
+        self.remove(slots)
+        return slots
+
+    def _front(self, count: int) -> tuple[np.ndarray, int]:
+        """The oldest `count` slots, and where in the log the entries after them begin."""
+        log, place = self.log.numpy(), self.place.numpy()
+        width = 2 * count
+        while True:
+            stop = min(self.head + width, self.tail)
+            entries = log[self.head : stop]
+            live = np.flatnonzero(place[entries] == np.arange(self.head, stop, dtype=np.int32))
+            if len(live) >= count:
+                first, end = live[:count], self.head + (int(live[count - 1]) + 1 if count else 0)
+                self.head += int(live[0]) if count else 0  # what is stale is passed for good
+                return entries[first], end
+            width *= 2
+
+    def _pack(self) -> None:
+        """Move the entries that count to the front of the log."""
+        log, place = self.log.numpy(), self.place.numpy()
+        entries = log[self.head : self.tail]
+        live = entries[place[entries] == np.arange(self.head, self.tail, dtype=np.int32)]
+        log[: len(live)] = live
+        place[live] = np.arange(len(live), dtype=np.int32)
+        self.head, self.tail = 0, len(live)
+
+
+def last_of_each(keys: np.ndarray, scratch: np.ndarray) -> np.ndarray:
+    """The different ones of `keys` (int [N]), in the order of their last places.
+
+    scratch: an int32 array that keys index; what they index is overwritten. No sort: of several
+    assignments to one place NumPy keeps the last.
+    """
+    order = np.arange(len(keys), dtype=np.int32)
+    scratch[keys] = order
+    return keys[np.flatnonzero(scratch[keys] == order)]

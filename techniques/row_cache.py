@@ -1,0 +1,295 @@
+"""Embedding rows held in front of a store, and which of them stay: the modules of the techniques.
+
+Batch policy of every cache here. A look-up is one batch: its ids are looked up together, and the
+distinct ones that are missing are fetched by one read. Then every id of the batch counts as
+touched, in the order in which they last stand in it. LRU and LFU evict nothing that the batch has
+touched; of more missing ids than there is room for, they admit the last ones, and the others are
+served without. With batches of one id these are the policies of the textbooks.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from techniques.counters import Cache
+from techniques.recency import RecencyQueue, last_of_each
+from techniques.row_store import RowStore
+
+COUNT_BITS, STAMP_BITS = 23, 40  # of an LFU key: touches of a row, then when it was last touched
+
+
+class StoredEmbedding(Cache):
+    """Takes the place of an `nn.Embedding` at inference: every look-up reads the store.
+
+    staged: rows that were fetched ahead, by rising id (int64 [m], [m, d]); they are read first.
+    """
+
+    capacity = 0
+
+    def __init__(self, store: RowStore) -> None:
+        super().__init__()
+        self.store = store
+        self.num_embeddings, self.embedding_dim = store.count, store.dim
+        self.staged: tuple[np.ndarray, Tensor] | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table [n, d], for code that reads an embedding's weight itself."""
+        return self.store.read(np.arange(self.num_embeddings))
+
+    def clear(self) -> None:
+        """Start the counts anew; there is nothing else to forget."""
+        self.counts = type(self.counts)()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: int32 or int64 [...], in 0…n−1. Returns [..., d], the table's rows to the bit.
+
+        Raises IndexError for other ids.
+        """
+        flat = ids.reshape(-1).numpy()
+        if len(flat) and not 0 <= flat.min() <= flat.max() < self.num_embeddings:
+            raise IndexError(f"an id is not in 0…{self.num_embeddings - 1}")
+        rows = self.look_up(flat)
+        return rows.view(*ids.shape, self.embedding_dim)
+
+    def look_up(self, ids: np.ndarray) -> Tensor:
+        """ids: int [N]. Returns [N, d]."""
+        distinct, place = np.unique(ids, return_inverse=True)
+        self.counts.note(ids, 0, len(distinct), 0)
+        return self.fetch(distinct).index_select(0, torch.from_numpy(place))
+
+    def absent(self, ids: np.ndarray) -> np.ndarray:
+        """Which of `ids` a look-up would fetch, were it now: rising, each once."""
+        return np.unique(ids)
+
+    def fetch(self, ids: np.ndarray) -> Tensor:
+        """Rows of distinct ids (int [m]) that are not held: staged ones, or from the store."""
+        if self.staged is None:
+            return self.store.read(ids)
+        known, ahead = self.staged
+        at = np.searchsorted(known, ids)
+        found = np.append(known, -1)[at] == ids
+        rows = ahead.new_empty(len(ids), self.embedding_dim)
+        rows[found] = ahead[at[found]]
+        rows[~found] = self.store.read(ids[~found])
+        return rows
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, capacity={self.capacity}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One look-up, to be settled by a policy.
+
+    ids: int [N]. slots: int64 [N], −1 where an id is missing. hits: the distinct slots that were
+    hit, and missing: the distinct missing ids [m], in the order of their last places. place: of
+    each missing look-up among `missing`. id_of: the id that each slot of the cache holds.
+    """
+
+    ids: np.ndarray
+    slots: np.ndarray
+    hits: np.ndarray
+    missing: np.ndarray
+    place: np.ndarray
+    id_of: np.ndarray
+
+    def settled(self, admitted: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        """The slots of all look-ups, in order, once `missing[admitted]` are in `slots`."""
+        new = np.full(len(self.missing), -1)
+        new[admitted] = slots
+        after = self.slots.copy()
+        after[np.flatnonzero(after < 0)] = new[self.place]
+        return after[np.flatnonzero(after >= 0)]
+
+
+class Policy(nn.Module):
+    """Which rows a cache of `capacity` slots holds."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+
+    def touch(self, ids: np.ndarray, slots: np.ndarray) -> int:
+        """A batch that missed nothing; ids, slots: int [N]. Returns how many different ones."""
+        return len(last_of_each(slots, np.empty(self.capacity, np.int32)))
+
+    def settle(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A batch that missed something.
+
+        Returns (which of `batch.missing` are admitted, the slots that they take, the slots whose
+        rows leave); a row that leaves may make room for one that is admitted.
+        """
+        nothing = np.empty(0, np.int32)
+        return nothing, nothing, nothing
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+
+class RowCache(StoredEmbedding):
+    """Up to `policy.capacity` rows of the store in memory, chosen by `policy`.
+
+    Beside rows and policy it takes 4 bytes for each id of the table and each slot.
+    """
+
+    slot_of: Tensor  # int32 [n], −1 where a row is not held
+    id_of: Tensor  # int32 [capacity]
+    table: Tensor  # [capacity, d]
+
+    def __init__(self, store: RowStore, policy: Policy, held: np.ndarray | None = None) -> None:
+        """held: ids that are in it from the start, at most `policy.capacity`."""
+        super().__init__(store)
+        self.policy, self.capacity = policy, policy.capacity
+        self.held = np.empty(0, np.int64) if held is None else held
+        empty = {"slot_of": torch.empty(store.count, dtype=torch.int32)}
+        empty["id_of"] = torch.empty(self.capacity, dtype=torch.int32)
+        empty["table"] = torch.empty(self.capacity, store.dim, dtype=store.dtype)
+        for name, tensor in empty.items():
+            self.register_buffer(name, tensor, False)
+        self.clear()
+
+    def clear(self) -> None:
+        """Hold what was held from the start, and start the counts anew."""
+        super().clear()
+        self.policy.clear()
+        self.slot_of.fill_(-1)
+        if len(self.held):
+            self._admit(self.held, np.arange(len(self.held)), self.store.read(self.held))
+
+    def absent(self, ids: np.ndarray) -> np.ndarray:
+        """As `StoredEmbedding.absent`."""
+        return np.unique(ids[self.slot_of.numpy()[ids] < 0])
+
+    def look_up(self, ids: np.ndarray) -> Tensor:
+        """ids: int [N]. Returns [N, d]."""
+        slots = self.slot_of.numpy()[ids].astype(np.int64)
+        rows = self.table.index_select(0, torch.from_numpy(np.maximum(slots, 0)))
+        miss = np.flatnonzero(slots < 0)
+        if not len(miss):
+            distinct = self.policy.touch(ids, slots)
+            self.counts.note(ids, len(ids), distinct, distinct)
+            return rows
+        missing, place = self._distinct(ids[miss])
+        fetched = self.fetch(missing)
+        rows.index_copy_(
+            0, torch.from_numpy(miss), fetched.index_select(0, torch.from_numpy(place))
+        )
+        hits = last_of_each(slots[np.flatnonzero(slots >= 0)], np.empty(self.capacity, np.int32))
+        self.counts.note(ids, len(ids) - len(miss), len(hits) + len(missing), len(hits))
+        id_of = self.id_of.numpy()
+        batch = Batch(ids, slots, hits, missing, place, id_of)
+        admitted, new, leaving = self.policy.settle(batch)
+        self.slot_of.numpy()[id_of[leaving]] = -1
+        self._admit(missing[admitted], new, fetched[torch.from_numpy(admitted).long()])
+        return rows
+
+    def _admit(self, ids: np.ndarray, slots: np.ndarray, rows: Tensor) -> None:
+        self.slot_of.numpy()[ids] = slots
+        self.id_of.numpy()[slots] = ids
+        self.table[torch.from_numpy(slots).long()] = rows
+
+    def _distinct(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The different ones of missing ids [M], in the order of their last places, and the place
+        of each of the M among them. Their entries of `slot_of` are scratch meanwhile."""
+        scratch = self.slot_of.numpy()
+        distinct = last_of_each(ids, scratch)
+        scratch[distinct] = np.arange(len(distinct), dtype=np.int32)
+        place = scratch[ids]
+        scratch[distinct] = -1
+        return distinct, place
+
+
+class Evicting(Policy):
+    """Admits what is missing and evicts for it."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.used = 0
+
+    @abstractmethod
+    def victims(self, hits: np.ndarray, count: int) -> np.ndarray:
+        """`count` slots to evict, none of them among `hits`, which the batch reads."""
+
+    def settle(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Free slots first, then victims."""
+        room = self.capacity - len(batch.hits)
+        admitted = np.arange(max(0, len(batch.missing) - room), len(batch.missing))
+        free = np.arange(self.used, min(self.capacity, self.used + len(admitted)), dtype=np.int32)
+        leaving = self.victims(batch.hits, len(admitted) - len(free))
+        self.used += len(free)
+        slots = np.concatenate((free, leaving))
+        self.touch(batch.ids, batch.settled(admitted, slots))
+        return admitted, slots, leaving
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.used = 0
+
+
+class LRU(Evicting):
+    """The row touched longest ago goes."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.queue = RecencyQueue(capacity)
+
+    def touch(self, ids: np.ndarray, slots: np.ndarray) -> int:
+        """To the end of the queue."""
+        return self.queue.touch(slots)
+
+    def victims(self, hits: np.ndarray, count: int) -> np.ndarray:
+        """From the front of the queue, once the batch's hits are out of it."""
+        self.queue.remove(hits)
+        return self.queue.pop(count)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        super().clear()
+        self.queue.clear()
+
+
+class LFU(Evicting):
+    """The row touched the fewest times since it was admitted goes; of several, the one touched
+    longest ago. Choosing victims takes time proportional to the capacity."""
+
+    key: Tensor  # int64 [capacity], touches · 2^STAMP_BITS + the number of the last touch
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.register_buffer("key", torch.empty(capacity, dtype=torch.int64), False)
+        self.clear()
+
+    def touch(self, ids: np.ndarray, slots: np.ndarray) -> int:
+        """Each time that a slot stands in the batch counts."""
+        key = self.key.numpy()
+        distinct = last_of_each(slots, np.empty(self.capacity, np.int32))
+        touches = key >> STAMP_BITS
+        np.add.at(touches, slots, 1)
+        stamps = self.now + np.arange(len(distinct))
+        most = np.int64(2**COUNT_BITS - 1)
+        key[distinct] = (np.minimum(touches[distinct], most) << STAMP_BITS) + stamps
+        self.now += len(distinct)
+        return len(distinct)
+
+    def victims(self, hits: np.ndarray, count: int) -> np.ndarray:
+        """Those of the lowest keys. Their touches do not outlive them."""
+        if not count:
+            return np.empty(0, np.int32)
+        key = self.key.numpy()[: self.used].copy()
+        key[hits] = np.iinfo(np.int64).max
+        chosen = np.argpartition(key, count - 1)[:count].astype(np.int32)
+        self.key.numpy()[chosen] = 0
+        return chosen
+
+    def clear(self) -> None:
+        """Forget everything."""
+        super().clear()
+        self.key.zero_()
+        self.now = 0

@@ -1,0 +1,124 @@
+"""prefetch: the same answers whatever was told, and rows that are there when they are asked for."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import ClickModel
+from torch import Tensor, nn
+
+from baselines.base import Batch
+from techniques.base import TECHNIQUES, Context
+from techniques.prefetching import Prefetching
+from techniques.row_cache import LRU, RowCache, StoredEmbedding
+from techniques.row_store import RowStore
+
+ROWS = 300
+
+
+class Watched(RowStore):
+    """Notes which rows were read, and by which thread."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__(table)
+        self.reads: list[tuple[threading.Thread, list[int]]] = []
+
+    def read(self, ids: np.ndarray) -> Tensor:
+        if len(ids):
+            self.reads.append((threading.current_thread(), ids.tolist()))
+        return super().read(ids)
+
+    def read_by_main(self) -> list[int]:
+        main = threading.main_thread()
+        return [i for thread, ids in self.reads if thread is main for i in ids]
+
+
+class Twice(nn.Module):
+    """Looks up one table twice and another once, as a model of histories does."""
+
+    def __init__(self, first: StoredEmbedding, second: StoredEmbedding) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, ids: Tensor) -> Tensor:
+        both = self.first(ids[:, 0]) + self.second(ids[:, 1])
+        return (both * self.first(ids[:, 2])).sum(1)
+
+
+def requests(count: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randint(ROWS, (16, 3), generator=generator),) for _ in range(count)]
+
+
+def served(policy: bool) -> tuple[Prefetching, list[Watched], Twice]:
+    tables = [torch.randn(ROWS, 4) for _ in range(2)]
+    stores = [Watched(table) for table in tables]
+    parts = [RowCache(s, LRU(30)) if policy else StoredEmbedding(s) for s in stores]
+    plain = Twice(*(StoredEmbedding(RowStore(table)) for table in tables))
+    return Prefetching(Twice(*parts), requests(1)[0]), stores, plain
+
+
+@pytest.mark.parametrize("policy", [False, True])
+def test_answers_are_those_without_whatever_was_told(policy: bool) -> None:
+    predictor, _, plain = served(policy)
+    told, asked = requests(8), requests(8)
+    for i, batch in enumerate(asked):
+        if i % 3:
+            predictor.ahead(*asked[(i + 1) % 8])
+            predictor.ahead(*told[i])  # which is never asked
+        assert torch.equal(predictor(*batch), plain(*batch))
+    assert len(predictor._told) <= 2
+
+
+def test_what_was_told_is_not_fetched_when_it_is_asked() -> None:
+    predictor, stores, _ = served(policy=False)
+    first, second, third = requests(3)
+    predictor.ahead(*second)
+    predictor(*first)
+    for store in stores:
+        store.reads.clear()
+    predictor(*second)
+    assert [store.read_by_main() for store in stores] == [[], []]
+    predictor(*third)
+    assert all(store.read_by_main() for store in stores)
+
+
+def test_a_cache_is_asked_what_it_lacks() -> None:
+    predictor, stores, _ = served(policy=True)
+    (batch,) = requests(1)
+    predictor(*batch)  # its 16 ids of the second table are held now
+    twin = (batch[0].clone(),)
+    stores[1].reads.clear()
+    predictor.ahead(*twin)
+    predictor(*twin)
+    assert stores[1].reads == []
+
+
+def test_threads_end_with_their_requests() -> None:
+    predictor, _, _ = served(policy=True)
+    before = threading.active_count()
+    batches = requests(5)
+    for batch, following in itertools.pairwise(batches):
+        predictor.ahead(*following)
+        predictor(*batch)
+    predictor(*batches[-1])
+    assert threading.active_count() == before
+
+
+def test_it_looks_ahead_for_the_cache_before_it_in_a_stack(context: Context) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ClickModel(rows=ROWS).eval()
+    predictor = TECHNIQUES.make("prefetch").deploy(
+        TECHNIQUES.make("lru-cache(rows=0.5)").deploy(model, context), context
+    )
+    (table,) = predictor.tables
+    assert table.capacity == ROWS // 2
+    (request,) = context.examples
+    predictor.ahead(*request)
+    assert torch.equal(predictor(*request), model(*request))
+    assert table.counts.asked == 128
