@@ -246,11 +246,11 @@ def rows_of(
             samples=samples,
             durations_ns=tuple(block.durations),
             dropped=blocks.dropped,
-            outliers=_outliers(block.durations),
+            outliers=outliers(block.durations),
         )
 
 
-def _outliers(durations: list[int]) -> int:
+def outliers(durations: list[int]) -> int:
     """Durations above the upper quartile by more than three interquartile ranges (Tukey)."""
     low, high = np.percentile(durations, [25, 75])
     return int(np.sum(np.asarray(durations) > high + 3 * (high - low)))

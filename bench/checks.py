@@ -6,14 +6,14 @@ import hashlib
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from baselines.base import Batch, scores
-from bench.blocks import PairedBlocks
+from bench.blocks import ArmState, PairedBlocks
 from bench.device import Device
 from bench.records import BlockRow, EventRow
 from techniques.base import Change, Technique
@@ -165,7 +165,14 @@ def verify_complete(blocks: PairedBlocks, scenario: str) -> Iterator[EventRow]:
         )
 
 
-def verify_processors(blocks: PairedBlocks, threads: int, scenario: str) -> Iterator[EventRow]:
+class Watched(Protocol):
+    """What has timed two arms on a device."""
+
+    arms: tuple[ArmState, ArmState]
+    device: Device
+
+
+def verify_processors(blocks: Watched, threads: int, scenario: str) -> Iterator[EventRow]:
     """On a CPU, both arms must do with the threads of the load, pools of their own included."""
     if blocks.device.synchronize is not None:
         return

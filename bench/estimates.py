@@ -27,7 +27,13 @@ from bench.verdicts import (
     tolerated_loss,
 )
 
-HEADLINES = {"train": "throughput", "offline": "throughput", "single-stream": "latency"}
+HEADLINES = {
+    "train": "throughput",
+    "offline": "throughput",
+    "single-stream": "latency",
+    "server": "throughput_at_sla",
+    "cold-start": "time_to_first_answer",
+}
 UNDEFINED_RESAMPLES = 0.1  # the share of undefined resamples beyond which there is no interval
 Fields = dict[str, Any]  # of a `bench.effects.Effect`
 
