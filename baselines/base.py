@@ -79,6 +79,7 @@ class Dataset:
     item_features: Mapping[str, Tensor] = field(default_factory=dict)
     repeats: bool = False
     cold: bool = False
+    ordered: bool = False
 
     @property
     def digest(self) -> str:
