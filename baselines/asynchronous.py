@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import signal
 import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 
 from baselines.base import Asynchronous, Batch, Dataset, Recipe, Task
 from baselines.errors import LeanRecError
+from baselines.spawned import Spawned
 from baselines.trainer import Epoch, History, Trainer
 
 SHARED = Path("/dev/shm")  # where Linux keeps shared memory
-PATIENCE = 10.0  # seconds in which a worker must end when told to
 
 
 def make_trainer(
@@ -86,8 +84,7 @@ class Worker:
     seen when it was last given a batch. random: the state of its generator.
     """
 
-    process: BaseProcess
-    connection: Connection
+    process: Spawned
     slots: Sequence[Slot]
     random: Tensor | None
     idle: bool = True
@@ -142,13 +139,14 @@ class AsynchronousTrainer(Trainer):
         free = self._free()
         assert free is not None
         free.idle, free.read_at = False, self._updates
-        try:
-            free.connection.send([column.numpy() for column in batch])
-        except OSError:
-            self._fail(free)
         total = torch.zeros(())
-        while self._free() is None:
-            total += self._advance()
+        try:
+            free.process.send([column.numpy() for column in batch])
+            while self._free() is None:
+                total += self._advance()
+        except LeanRecError:
+            self.close()
+            raise
         return total
 
     def settle(self) -> Tensor:
@@ -192,9 +190,9 @@ class AsynchronousTrainer(Trainer):
         """Wait for a gradient and apply it; without staleness, for all that are under way."""
         busy = [w for w in self._workers if not w.idle]
         if self.how.staleness:
-            ready = wait([w.connection for w in busy])
-            busy = [w for w in busy if w.connection in ready]
-        given = [self._receive(w) for w in busy]
+            ready = wait([w.process.connection for w in busy])
+            busy = [w for w in busy if w.process.connection in ready]
+        given = [w.process.receive() for w in busy]
         total = torch.zeros(())
         for worker, (loss, counts, random) in zip(busy, given, strict=True):
             for parameter, slot, count in zip(self._trained, worker.slots, counts, strict=True):
@@ -207,37 +205,19 @@ class AsynchronousTrainer(Trainer):
             total += loss
         return total
 
-    def _receive(self, worker: Worker) -> Any:
-        try:
-            return worker.connection.recv()
-        except (EOFError, OSError):
-            self._fail(worker)
-
-    def _fail(self, worker: Worker) -> NoReturn:
-        worker.process.join(PATIENCE)
-        number, code = self._workers.index(worker), worker.process.exitcode
-        self.close()
-        raise LeanRecError(
-            f"Worker {number} of the asynchronous training ended with exit code {code}.",
-            "The training was stopped, and the other workers with it.",
-            "Read what it said before; −9 is what the kernel does when memory runs out.",
-        )
-
     def _start(self) -> None:
         count = self.how.workers
         sizes = sum(p.numel() * p.element_size() for p in self._trained)
         _require_shared_memory(sizes * (1 + count))
         self.model.share_memory()
-        spawn = multiprocessing.get_context("spawn")
         threads = max(1, torch.get_num_threads() // count)
         for number, random in enumerate(self._random):
             slots = [Slot(p.detach(), id(p) in self._tables) for p in self._trained]
-            mine, its = spawn.Pipe()
-            work = (its, self.model, self.task, self.recipe, self.seed + number, threads, slots)
-            process = spawn.Process(target=_work, args=(*work, random), daemon=True)
-            process.start()
-            its.close()  # so that its end is seen here
-            self._workers.append(Worker(process, mine, slots, random))
+            process = Spawned(
+                f"Worker {number} of the asynchronous training", _work,
+                self.model, self.task, self.recipe, self.seed + number, threads, slots, random,
+            )  # fmt: skip
+            self._workers.append(Worker(process, slots, random))
 
     def _state(self, epochs: list[Epoch]) -> tuple[dict[str, Any], dict[str, Any]]:
         progress, state = super()._state(epochs)
@@ -261,8 +241,7 @@ def _work(
     slots: Sequence[Slot],
     random: Tensor | None,
 ) -> None:
-    """A worker's life: a batch in, gradients out, until the server has no more to give."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's to answer
+    """A worker's life: a batch in, gradients out."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     if random is not None:
@@ -270,27 +249,15 @@ def _work(
     trainer = Trainer(model, task, recipe, torch.device("cpu"), seed)
     weights = [p for p in model.parameters() if p.requires_grad]
     while True:
-        try:
-            batch = connection.recv()
-        except (EOFError, OSError):
-            return
+        batch = connection.recv()
         loss = trainer.gradient(tuple(map(torch.from_numpy, batch))).item()
         counts = [slot.put(p.grad) for slot, p in zip(slots, weights, strict=True)]
         model.zero_grad()
-        try:
-            connection.send((loss, counts, torch.get_rng_state()))
-        except OSError:
-            return
+        connection.send((loss, counts, torch.get_rng_state()))
 
 
 def _end(workers: list[Worker]) -> None:
-    """End all workers, killing one that does not heed."""
     for worker in workers:
-        worker.connection.close()
-    for worker in workers:
-        worker.process.join(PATIENCE)
-        worker.process.kill()
-        worker.process.join()
         worker.process.close()
     workers.clear()
 

@@ -167,7 +167,7 @@ if __name__ == "__main__":
     trainer = AsynchronousTrainer(fresh(data), CTR(), under(2, 1), torch.device("cpu"), 0)
     for batch in trainer.batches(data):
         trainer.step(batch)
-    print(*(worker.process.pid for worker in trainer._workers), flush=True)
+    print(*(worker.process.process.pid for worker in trainer._workers), flush=True)
     time.sleep(60)
 """
 
