@@ -15,6 +15,7 @@ from baselines.registry import Registry
 from bench import checks
 from bench.blocks import LATENCY, THROUGHPUT, PairedBlocks, TooSmall, rows_of
 from bench.comparison import Comparison
+from bench.pipeline import Pipeline
 from bench.records import BlockRow, EventRow, QualityRow, ValueRow, point_text
 from techniques.base import STAGES
 
@@ -35,6 +36,11 @@ class Scenario(ABC):
     def largest_batch(self) -> int:
         """The rows of a request under which memory is measured."""
         return 4096
+
+    def reason_against(self, pipeline: Pipeline) -> str | None:
+        """Why this scenario does not show `pipeline`'s baseline under its stack; None where it
+        does. The empty stack is asked about as well: it is the A/A arm."""
+        return None
 
     @abstractmethod
     def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
