@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
@@ -60,6 +61,7 @@ class Comparison:
     predictors: tuple[nn.Module, nn.Module] | None = None
     trained: tuple[nn.Module, str] | None = None  # the control's model, and its fingerprint
     preparation: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    plugins: tuple[Path, ...] = ()  # the user's own files, for processes that are started
 
     @property
     def served(self) -> tuple[nn.Module, nn.Module]:

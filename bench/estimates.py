@@ -34,6 +34,11 @@ HEADLINES = {
     "server": "throughput_at_sla",
     "cold-start": "time_to_first_answer",
 }
+_MISSED = {  # metric → what an arm did whose value is not a number to compare
+    SAMPLES_TO_TARGET: "did not reach the target quality",
+    TIME_TO_QUALITY.name: "did not reach the target quality",
+    "throughput_at_sla": "met the SLA at no rate",
+}
 UNDEFINED_RESAMPLES = 0.1  # the share of undefined resamples beyond which there is no interval
 Fields = dict[str, Any]  # of a `bench.effects.Effect`
 
@@ -86,16 +91,16 @@ def _fault(series: Series, processes: Sequence[int]) -> tuple[Verdict, str] | No
     if not processes:
         lacking = "control" if series.treatment else "treatment"
         return "inconclusive", f"no {lacking} value of the same process"
-    to_target = series.metric.name in (SAMPLES_TO_TARGET, TIME_TO_QUALITY.name)
+    missed = _MISSED.get(series.metric.name)
     positive = series.metric.scale == "ratio"
     for arm, values in (("control", series.control), ("treatment", series.treatment)):
         for process in processes:
             value = values[process]
             if math.isfinite(value) and (value > 0 or not positive):
                 continue
-            if to_target:
+            if missed:
                 verdict: Verdict = "inconclusive" if arm == "control" else "failed"
-                return verdict, f"the {arm} of process {process} did not reach the target quality"
+                return verdict, f"the {arm} of process {process} {missed}"
             needed = "positive, finite" if positive else "finite"
             return "failed", f"the {arm} of process {process} is not a {needed} number"
     return None

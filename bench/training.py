@@ -28,11 +28,11 @@ from baselines.trainer import Epoch, NonFiniteLoss
 from bench.allocator import keep_freed_memory
 from bench.device import get_device
 from bench.launch import WORKER_VARIABLES
+from bench.orphan import die_with_parent
 from bench.pipeline import Pipeline
 from bench.records import CONTROL, Row
 from bench.scenarios.base import all_threads
 from bench.store import Store
-from bench.worker import die_with_parent
 
 
 class SeedSpec(Row):

@@ -8,11 +8,8 @@ was killed; then its parent writes one.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import select
-import signal
 import sys
 import time
 import traceback
@@ -34,6 +31,7 @@ from bench.device import get_device
 from bench.known_truths import known_truths
 from bench.memory import inference_memory, training_memory
 from bench.meters.clock import TALLY
+from bench.orphan import die_with_parent
 from bench.pipeline import Pipeline
 from bench.protocol import Protocol
 from bench.records import Arm, BlockRow, EndRow, Mode, Row, Status, TrialRow
@@ -130,7 +128,9 @@ def _rows(spec: TrialSpec, phases: Phases) -> Iterator[Row]:
         yield from known_truths(pipeline, spec.comparisons, spec.protocol, rng)
     else:
         torch.set_num_threads(1)
-        comparison = Comparison(pipeline.control(), pipeline, spec.protocol, rng, phases)
+        comparison = Comparison(
+            pipeline.control(), pipeline, spec.protocol, rng, phases, plugins=spec.plugins
+        )
         yield from _measure(scenarios, comparison)
 
 
@@ -179,19 +179,6 @@ def _guarded(work: Callable[[], None]) -> tuple[Status, str]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return "error", f"{line} ({Path(frame.filename).name}, line {frame.lineno})"
     return "ok", ""
-
-
-def die_with_parent() -> None:
-    """On Linux, ask the kernel to end this process with its parent, even one killed by -9.
-
-    A parent that was killed while this process started leaves a pipe that nobody reads.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        records = select.poll()
-        records.register(1, 0)  # errors alone are reported
-        if records.poll(0):
-            sys.exit("Nobody reads the records.")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from reports.tables import COLUMNS, headline, stack_label
 # is legible; shape and label say the same as the colour.
 PALETTE = ("#0072B2", "#B84E00", "#007A59", "#A8467F", "#8F6A00", "#2F7CB0", "#5A5A5A")
 MARKERS = "osD^vPX"
-SPEED = tuple(c for c in COLUMNS if c.title in ("Latency", "Throughput", "Training"))
+SPEED = tuple(c for c in COLUMNS if c.scenario != "quality" and not c.metric)
 INK, FAINT, BAND = "#222222", "#8a8a8a", "#ececec"
 _GOOD, _BAD, _EVEN, _OPEN = PALETTE[0], PALETTE[1], INK, FAINT
 VERDICT_COLOUR = {

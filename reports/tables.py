@@ -34,6 +34,8 @@ COLUMNS = (
     Column("Quality", QUALITY),
     Column("Latency", "single-stream"),
     Column("Throughput", "offline"),
+    Column("Server throughput", "server"),
+    Column("Cold start", "cold-start"),
     Column("Model size", "offline", "model_bytes"),
     Column("Peak memory", "offline", "peak_memory"),
     Column("Training", "train"),

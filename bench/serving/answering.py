@@ -30,7 +30,7 @@ class Answering:
     """Answers the requests of a load by one arm; called by `bench.serving.queue.serve`.
 
     requests: of one row each, on the device. picks: which of them each arrival is, int [n].
-    sampled: arrivals whose batch is kept by the arm, to be verified.
+    sampled: arrivals from each of which on the next batch is kept by the arm, to be verified.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Answering:
         sampled: Sequence[int] = (),
     ) -> None:
         self.arm, self.requests, self.picks = arm, requests, picks.tolist()
-        self.device, self.sampled = device, set(map(int, sampled))
+        self.device, self.sampled = device, sorted(sampled, reverse=True)
 
     def __call__(self, members: list[int]) -> list[Batch]:
         """The answer of each of `members`, complete."""
@@ -52,6 +52,7 @@ class Answering:
             self.device.synchronize()
         answers = split(answer)
         TALLY.add([batch])
-        if not self.sampled.isdisjoint(members):
+        if self.sampled and members[-1] >= self.sampled[-1]:
+            self.sampled.pop()
             self.arm.keep(batch, scores(answer))
         return answers

@@ -1,0 +1,64 @@
+"""A plug-in of techniques that fail only under load or only in a process started anew."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from techniques.base import Change, Context, Technique, technique
+
+
+class Slow(nn.Module):
+    """Serves what `predictor` does, two milliseconds later."""
+
+    def __init__(self, predictor: nn.Module) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, *request: Tensor) -> Any:
+        time.sleep(0.002)
+        return self.predictor(*request)
+
+
+class Shifted(Slow):
+    """Serves something else."""
+
+    def forward(self, *request: Tensor) -> Any:
+        return self.predictor(*request) + 1
+
+
+@technique("slow")
+@dataclass(frozen=True)
+class SlowServing(Technique):
+    """Sleeps in every call."""
+
+    family = "test"
+
+    def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:
+        return Slow(predictor)
+
+
+@technique("breaks-anew")
+@dataclass(frozen=True)
+class BreaksAnew(Technique):
+    """Serves as it should, but for a process that was started to serve."""
+
+    how: str = "raises"
+    family = "test"
+    changes = frozenset({Change.NUMERICS})
+
+    def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:
+        if Path(sys.argv[0]).stem != "cold_start":
+            return predictor
+        if self.how == "raises":
+            raise RuntimeError("no such kernel")
+        if self.how == "silent":
+            sys.exit(0)
+        if self.how == "hangs":
+            time.sleep(600)
+        return Shifted(predictor)
