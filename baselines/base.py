@@ -79,6 +79,7 @@ class Dataset:
     item_features: Mapping[str, Tensor] = field(default_factory=dict)
     repeats: bool = False
     cold: bool = False
+    ordered: bool = False
 
     @property
     def digest(self) -> str:
@@ -97,6 +98,18 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Asynchronous:
+    """Training by `workers` processes and a server that applies their gradients as they come.
+
+    A worker may begin a step when it is at most `staleness` steps ahead of the slowest. With 0 the
+    workers go in rounds, and a round's gradients are applied one by one in the order of workers.
+    """
+
+    workers: int
+    staleness: int
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a baseline is trained. Times and sizes are per run; rates are per step.
 
@@ -110,7 +123,8 @@ class Recipe:
     contexts: entered around every forward pass and loss (autocast). wraps: applied to the model
     whose forward is trained (for example torch.compile); the parameters stay the model's own.
     sparse_embeddings: embedding gradients are sparse and go to SparseAdam, which leaves the
-    moments of untouched rows alone and therefore is not dense Adam.
+    moments of untouched rows alone and therefore is not dense Adam. asynchronous: None for one
+    process.
     """
 
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -129,6 +143,7 @@ class Recipe:
     sparse_embeddings: bool = False
     contexts: tuple[Callable[[], AbstractContextManager[object]], ...] = ()
     wraps: tuple[Callable[[nn.Module], nn.Module], ...] = ()
+    asynchronous: Asynchronous | None = None
 
 
 @dataclass(frozen=True)

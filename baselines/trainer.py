@@ -40,12 +40,18 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """How a training went. best: the number (from 0) of the epoch whose weights were kept."""
+    """How a training went. best: the number (from 0) of the epoch whose weights were kept.
+
+    mean_staleness, max_staleness: updates by others between a worker's reading of the weights and
+    the update by its gradient, where the training was asynchronous.
+    """
 
     metric: str
     direction: Direction
     epochs: Sequence[Epoch]
     best: int
+    mean_staleness: float = 0.0
+    max_staleness: int = 0
 
     def samples_to(self, target: float) -> int | None:
         """Training rows seen when the valid metric first reached `target`; None if it never did."""
@@ -129,18 +135,34 @@ class Trainer:
 
         Does not wait for the device, except that SparseAdam does.
         """
-        if self._steps < self.recipe.warmup_steps:
-            self._set_rate()
-        self._steps += 1
+        loss = self.gradient(batch)
+        self.update()
+        return loss
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """The loss of a batch, as `step` gives it; adds its gradients to those of the weights."""
         with matmul_precision(self.recipe.matmul_precision):
             loss = self._loss(batch)
             loss.backward()
+        return loss.detach()
+
+    def update(self) -> None:
+        """Apply the gradients of the weights, and clear them."""
+        if self._steps < self.recipe.warmup_steps:
+            self._set_rate()
+        self._steps += 1
         if self.recipe.clip_norm is not None:
             clip(self._trained, self.recipe.clip_norm)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
-        return loss.detach()
+
+    def settle(self) -> Tensor:
+        """Wait for steps that are still under way; the sum of their losses. Here there are none."""
+        return torch.zeros((), device=self.device)
+
+    def close(self) -> None:
+        """End what training has started beside itself. Here that is nothing."""
 
     def _loss(self, batch: Batch) -> Tensor:
         if not self.recipe.contexts:
@@ -238,6 +260,11 @@ class Trainer:
         if read is None:
             return [], 0
         progress, state = read
+        self._restore(progress, state)
+        return [Epoch(**epoch) for epoch in progress["epochs"]], progress["best"]
+
+    def _restore(self, progress: dict[str, Any], state: dict[str, Any]) -> None:
+        """Take over what `_state` gave."""
         self._rate, self._steps = progress["rate"], progress["steps"]
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
@@ -245,7 +272,6 @@ class Trainer:
         torch.set_rng_state(state["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], self.device)
-        return [Epoch(**epoch) for epoch in progress["epochs"]], progress["best"]
 
     def _epoch(self, number: int, data: Dataset, before: list[Epoch]) -> Epoch:
         if self.recipe.epochs == 0:
@@ -258,6 +284,7 @@ class Trainer:
             steps += 1
             if steps % CHECK_EVERY == 0:
                 self._require_finite(total, number, steps)
+        total += self.settle()
         self._require_finite(total, number, steps)
         seconds = time.perf_counter() - start
         seen = (before[-1].samples_seen if before else 0) + len(data.train)

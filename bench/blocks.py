@@ -19,6 +19,7 @@ from torch import Tensor
 
 from baselines.base import Batch, scores
 from bench.device import Device
+from bench.meters.children import Children
 from bench.meters.clock import overhead_ns, quiet, time_each, time_window
 from bench.protocol import Protocol
 from bench.records import Arm, BlockRow, EventRow, Metric, point_text
@@ -60,7 +61,8 @@ class ArmState:
     """One arm under load: what is called, and what measuring it has shown so far.
 
     Times in seconds. steady_call: median of the last warm-up window. reads: what it took to read
-    each sampled answer of a block. wall, processor: of all blocks.
+    each sampled answer of a block. wall, processor: of all blocks, the latter with that of
+    processes that this one has started.
     """
 
     name: Arm
@@ -175,6 +177,7 @@ class PairedBlocks:
         """(pair, position, arm, block) for every block, in the order measured."""
         pairs = self.protocol.pairs
         orders = self.rng.permutation([0, 1] * (pairs // 2))
+        self.children = Children()  # those that the arms need were started by the warm-up
         for pair, first in enumerate(orders):
             head, body = self._requests()
             for position in (0, 1):
@@ -203,7 +206,7 @@ class PairedBlocks:
         durations: list[int] = []
         elapsed = 0
         for part in (batches[:cut], batches[cut:]):
-            wall, processor = time.perf_counter(), time.process_time()
+            processor, wall = self._processor(), time.perf_counter()
             if self.mode == "latency":
                 times, last = time_each(arm.call, part, self.device.synchronize)
                 durations += times
@@ -213,10 +216,13 @@ class PairedBlocks:
                 elapsed += window
             stopped = time.perf_counter()
             arm.wall += stopped - wall
-            arm.processor += time.process_time() - processor
+            arm.processor += self._processor() - processor
             arm.keep(part[-1], last)
             arm.reads.append(time.perf_counter() - stopped)
         return Block(durations or [elapsed], len(batches), elapsed)
+
+    def _processor(self) -> float:
+        return time.process_time() + self.children.seconds()
 
     @property
     def dropped(self) -> int:

@@ -12,6 +12,7 @@ import torch
 
 from baselines.base import Batch
 from bench.device import Device
+from bench.meters.children import Children
 from bench.meters.memory import (
     DeviceMemory,
     grows,
@@ -64,7 +65,10 @@ def training_memory(pipeline: Pipeline, arm: Arm, scenario: str) -> Iterator[Val
     meter = _Meter(pipeline.device)
     trainer = pipeline.trainer(pipeline.fresh_model(pipeline.device.torch_device))
     batches = list(islice(trainer.batches(pipeline.data), TRAINING_STEPS))
-    yield from meter.rows(arm, scenario, lambda *batch: trainer.step(batch), batches)
+    try:
+        yield from meter.rows(arm, scenario, lambda *batch: trainer.step(batch), batches)
+    finally:
+        trainer.close()
 
 
 class _Meter:
@@ -98,7 +102,9 @@ class _Meter:
             )
         stats = self.device.memory_stats()
         if stats is None:
-            peak, steady = peak_rss_bytes(), rss_bytes()
+            peaks, now = Children().resident_bytes()
+            own = peak_rss_bytes()
+            peak, steady = None if own is None else own + peaks, rss_bytes() + now
         else:
             peak, steady = stats["peak_allocated"], stats["allocated"]
         values = {

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from baselines.asynchronous import make_trainer
 from baselines.base import BASELINES, DATASETS, Baseline, Dataset, Recipe, Split
 from baselines.checkpoint import save
 from baselines.errors import LeanRecError
@@ -142,8 +143,8 @@ class Pipeline:
 
     def trainer(self, model: nn.Module, recipe: Recipe | None = None) -> Trainer:
         """A trainer of `model` in this pipeline's recipe, or the one given."""
-        recipe = recipe or self.recipe
-        return Trainer(model, self.baseline.task, recipe, self.device.torch_device, self.seed)
+        recipe, device = recipe or self.recipe, self.device.torch_device
+        return make_trainer(model, self.baseline.task, recipe, device, self.seed)
 
     def train(self, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[Path, bool]:
         """The artefact of trained weights and history, trained now if need be; and whether it was.

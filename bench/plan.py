@@ -104,8 +104,7 @@ def _reasons(
         if not reason and stack != CONTROL and not changed & scenario.stages:
             shown = "training" if scenario.stages == TRAINING_STAGES else scenario.name
             reason = f"{stack} changes nothing that {shown} shows: it is the control there"
-        if not reason and pipeline.stack:
-            reason = scenario.reason_against(pipeline.stack) or ""
+        reason = reason or scenario.reason_against(pipeline) or ""
         reasons.append((scenario, reason))
     return reasons
 

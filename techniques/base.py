@@ -113,6 +113,11 @@ class Technique:
         """Change what is served."""
         return predictor
 
+    def online(self, recipe: Recipe) -> Recipe | None:
+        """How what is served goes on learning from what becomes known while it answers; None where
+        it does not. recipe: the baseline's. Where it does, `deploy` gives a DoubleBuffered."""
+        return None
+
     def reason_against(self, model: nn.Module, task: str, device: str) -> str | None:
         """Why this technique does not apply to `model`; None where it does."""
         return self.requires.reason_against(task, device, model)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy.special import expit
 
 from baselines.base import Dataset, DataSource, Scored, Split, dataset
@@ -23,8 +25,10 @@ from baselines.errors import LeanRecError
 from baselines.metrics import CTR_METRICS, RETRIEVAL_METRICS, pessimistic_ranks
 
 SHARES = (0.8, 0.1, 0.1)
+DRIFTING_SHARES = (0.4, 0.1, 0.5)  # of what drifts, a long test part is left to drift in
 CHUNK = 1 << 16  # rows generated at a time
 BIAS, MAIN_SPREAD, AFFINITY_SPREAD, AFFINITY_RANK = -0.5, 1.2, 1.0, 2
+TURNED = 2**20  # streams of the values that drifting ones turn to
 TASTE, TASTE_RANK = 3.0, 8
 DESCRIBED = 10**5  # items up to which each has a text
 BEST_CELLS = 10**8  # (user, item) pairs up to which the best ranking is worked out
@@ -37,17 +41,19 @@ class Planted(DataSource):
     """Generated from a known truth, so the best attainable quality is known.
 
     rows: impressions or interactions drawn. ids: of each field; the items. users: of retrieval
-    and of sequences.
+    and of sequences. drift: of clicks, the radians by which latent values turn from the first row
+    to the last; at π/2 nothing is left of the first.
     """
 
     rows: int = 200_000
     ids: int = 1000
     users: int = 2000
     seed: int = 0
+    drift: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     def ctr(self, history: int = 0) -> Dataset:
         """Ten fields. Rows count as one after another in time; a history tells nothing more."""
-        return ctr(self.rows, self.ids, history=history, seed=self.seed)
+        return ctr(self.rows, self.ids, history=history, seed=self.seed, drift=self.drift)
 
     def retrieval(self) -> Dataset:
         """Draws of a user and one of his items."""
@@ -65,14 +71,16 @@ def ctr(
     zipf_exponent: float = 1.05,
     history: int = 0,
     seed: int = 0,
+    drift: float = 0.0,
 ) -> Dataset:
     """Clicks on rows of `fields` ids, each one of `ids`; the first two are the user and the item.
 
     inputs: (ids int64 [n, fields],), then with `history` = L the user's last L items, int64 [n, L].
     P(click) = σ(bias + Σ_f a_f + u · v), where the main effects a_f of all ids and the vectors u of
     the user and v of the item are normal: an additive part, and one that only a model of the pair
-    can learn. best: the test AUC and logloss of the true probabilities on the drawn clicks. Raises
-    LeanRecError for sizes too small to split.
+    can learn. With `drift` each latent value turns by so many radians towards another one, evenly
+    over the rows, and the split is 4:1:5. best: the test AUC and logloss of the true probabilities
+    on the drawn clicks. Raises LeanRecError for sizes too small to split.
     """
     _check_sizes(rows=(rows, 100), ids=(ids, 2), fields=(fields, 2))
     rng = np.random.default_rng(seed)
@@ -84,7 +92,8 @@ def ctr(
         count = part.stop - start
         for field in range(fields):
             drawn[part, field] = zipf(count, ids, zipf_exponent, rng)
-        truth[part] = click_probability(drawn[part], seed)
+        angle = drift * np.arange(part.start, part.stop) / rows
+        truth[part] = click_probability(drawn[part], seed, angle if drift else None)
         labels[part] = rng.random(count) < truth[part]
     users, items = (torch.from_numpy(drawn[:, k].copy()) for k in (0, 1))
     inputs = [torch.from_numpy(drawn)]
@@ -93,7 +102,8 @@ def ctr(
         last = before.last(np.arange(rows), history, np.arange(ids), ids)
         inputs.append(torch.from_numpy(last))
     whole = Split(tuple(inputs), torch.from_numpy(labels), users, items)
-    cuts = [0, *(np.cumsum(SHARES) * rows).round().astype(int)]
+    shares = DRIFTING_SHARES if drift else SHARES
+    cuts = [0, *(np.cumsum(shares) * rows).round().astype(int)]
     train, valid, test = (_slice(whole, *pair) for pair in itertools.pairwise(cuts))
     scored = Scored(
         {"score": truth[cuts[2] :], "label": test.labels.numpy(), "user": test.users.numpy()},
@@ -103,8 +113,10 @@ def ctr(
         "planted-ctr", train, valid, _with_segments(test, train),
         fields={"user": ids, "item": ids, **{f"field_{k}": ids for k in range(2, fields)}},
         protocol=f"Planted clicks: {rows} rows, {fields} fields of {ids} ids, Zipf "
-        f"{zipf_exponent:g}, split 8:1:1, seed {seed}.",
+        f"{zipf_exponent:g}, {f'drift {drift:g}, ' if drift else ''}split "
+        f"{':'.join(f'{10 * share:g}' for share in shares)}, seed {seed}.",
         best={m.name: m(scored) for m in CTR_METRICS if m.name in ("auc", "logloss")},
+        ordered=True,
     )  # fmt: skip
 
 
@@ -197,12 +209,23 @@ def sequences(
     )  # fmt: skip
 
 
-def click_probability(ids: np.ndarray, seed: int) -> np.ndarray:
-    """The true probability of a click for each row of ids [n, F]: float64 [n]."""
+def click_probability(ids: np.ndarray, seed: int, angle: np.ndarray | None = None) -> np.ndarray:
+    """The true probability of a click for each row of ids [n, F]: float64 [n].
+
+    angle: float64 [n], radians by which latent values have turned at each row.
+    """
     fields = ids.shape[1]
-    main = sum(normals(seed, field, ids[:, field]) for field in range(fields))
+
+    def latent(stream: int, column: np.ndarray) -> np.ndarray:
+        value = normals(seed, stream, column)
+        if angle is None:
+            return value
+        other = normals(seed, TURNED + stream, column)
+        return np.cos(angle) * value + np.sin(angle) * other
+
+    main = sum(latent(field, ids[:, field]) for field in range(fields))
     affinity = sum(
-        normals(seed, fields + 2 * k, ids[:, 0]) * normals(seed, fields + 2 * k + 1, ids[:, 1])
+        latent(fields + 2 * k, ids[:, 0]) * latent(fields + 2 * k + 1, ids[:, 1])
         for k in range(AFFINITY_RANK)
     )
     main, affinity = main / np.sqrt(fields), affinity / np.sqrt(AFFINITY_RANK)

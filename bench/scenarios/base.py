@@ -15,8 +15,9 @@ from baselines.registry import Registry
 from bench import checks
 from bench.blocks import LATENCY, THROUGHPUT, PairedBlocks, TooSmall, rows_of
 from bench.comparison import Comparison
+from bench.pipeline import Pipeline
 from bench.records import BlockRow, EventRow, QualityRow, ValueRow, point_text
-from techniques.base import STAGES, Technique
+from techniques.base import STAGES
 
 ScenarioRow = BlockRow | ValueRow | QualityRow | EventRow
 
@@ -36,9 +37,9 @@ class Scenario(ABC):
         """The rows of a request under which memory is measured."""
         return 4096
 
-    def reason_against(self, stack: tuple[Technique, ...]) -> str | None:
-        """Why it shows nothing of a stack that is not empty, in words for the report; None where it
-        does, as far as it knows beyond `stages`."""
+    def reason_against(self, pipeline: Pipeline) -> str | None:
+        """Why this scenario does not show `pipeline`'s baseline under its stack; None where it
+        does. The empty stack is asked about as well: it is the A/A arm."""
         return None
 
     @abstractmethod

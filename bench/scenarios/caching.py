@@ -17,9 +17,10 @@ from bench.caching import HitRates, Hits, optimum, zipf_exponent
 from bench.comparison import Comparison
 from bench.drift import Drift
 from bench.meters.clock import time_each
+from bench.pipeline import Pipeline
 from bench.records import Arm, EventRow, Metric, ValueRow
 from bench.scenarios.base import Scenario, ScenarioRow, scenario
-from techniques.base import Change, Technique
+from techniques.base import Change
 from techniques.counters import Cache, CacheCounts, caches
 
 PHASES = ("cold", "warm", "drift")
@@ -47,9 +48,11 @@ class CachePhases(Scenario):
         """The batch size."""
         return self.batch_size
 
-    def reason_against(self, stack: tuple[Technique, ...]) -> str | None:
-        """Because nothing in it is a cache."""
-        return None if any(t.caches for t in stack) else "the stack holds no cache to look into"
+    def reason_against(self, pipeline: Pipeline) -> str | None:
+        """Because nothing in the stack is a cache."""
+        if not pipeline.stack or any(t.caches for t in pipeline.stack):
+            return None
+        return "the stack holds no cache to look into"
 
     def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
         """Time both arms through all phases, then say what the caches did in each."""
@@ -109,9 +112,9 @@ class CachePhases(Scenario):
                 detail=f"treatment answered {phase} requests otherwise than control: what a cache "
                 "holds is not what it was asked for",
             )
-        for arm, durations in zip(ARMS, spent, strict=True):
+        for name, durations in zip(ARMS, spent, strict=True):
             seconds = float(np.median(durations)) / 1e9
-            yield self._value(f"{phase}_latency", "s", "median of a phase", arm, seconds)
+            yield self._value(f"{phase}_latency", "s", "median of a phase", name, seconds)
 
     def _hits(self, held: list[Cache], counted: list[list[CacheCounts]]) -> Iterator[ScenarioRow]:
         best = []  # of each cache, over all phases

@@ -51,9 +51,9 @@ class Quality(Scenario):
         control.require_comparable(treatment)
         protocol = f"{pipeline.data.protocol} [split {pipeline.data_digest}]"
         with comparison.phases("quality"):
-            weights = _resamples(control.unit, comparison.protocol.bootstraps)
+            weights = resamples(control.unit, comparison.protocol.bootstraps)
             for i, metric in enumerate(task.metrics):
-                yield _row(metric, "", control, treatment, weights, protocol, primary=i == 0)
+                yield quality_row(metric, "", control, treatment, weights, protocol, primary=i == 0)
             yield from _segments(task.metrics[0], control, treatment, weights, protocol)
         for arm, predictor in zip(("control", "treatment"), watched, strict=True):
             if not predictor.finite:
@@ -65,7 +65,7 @@ class Quality(Scenario):
                 )
 
 
-def _resamples(unit: np.ndarray, count: int) -> np.ndarray:
+def resamples(unit: np.ndarray, count: int) -> np.ndarray:
     """How often each row counts in each resample: float64 [count, rows]."""
     _, index = np.unique(unit, return_inverse=True)
     units = int(index.max()) + 1 if len(index) else 0
@@ -86,7 +86,7 @@ def _segments(
             mask = numbers == number
             if len(np.unique(control.unit[mask])) < MIN_SEGMENT_UNITS:
                 continue
-            row = _row(
+            row = quality_row(
                 metric, f"{name}={number}", control.where(mask), treatment.where(mask),
                 weights[:, mask], protocol, primary=False,
             )  # fmt: skip
@@ -94,7 +94,7 @@ def _segments(
                 yield row
 
 
-def _row(
+def quality_row(
     metric: QualityMetric,
     segment: str,
     control: Scored,
@@ -103,7 +103,9 @@ def _row(
     protocol: str,
     *,
     primary: bool,
+    scenario: str = "quality",
 ) -> QualityRow:
+    """The row of `metric` for two results on the same rows; weights: what `resamples` gives."""
     same = all(
         np.array_equal(control.columns[name], treatment.columns[name]) for name in control.columns
     )
@@ -114,7 +116,7 @@ def _row(
     )
     value = metric(control)
     return QualityRow(
-        scenario="quality",
+        scenario=scenario,
         metric=Metric(
             name=metric.name,
             unit=metric.unit,

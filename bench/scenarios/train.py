@@ -22,6 +22,18 @@ SAMPLES_TO_TARGET = Metric(
     over_ranks="none",
 )
 
+MEAN_STALENESS = Metric(
+    name="mean_staleness",
+    unit="updates",
+    direction="lower",
+    scale="difference",
+    estimator="updates between reading weights and applying the gradient, mean over a training",
+    over_ranks="max",
+)
+MAX_STALENESS = MEAN_STALENESS.model_copy(
+    update={"name": "max_staleness", "estimator": "the largest of a training"}
+)
+
 
 @scenario("train")
 @dataclass(frozen=True)
@@ -56,7 +68,11 @@ class Train(TimedScenario):
             size = len(batches[0][0])  # the last of an epoch may be smaller
             batches = [batch for batch in batches if len(batch[0]) == size]
         calls = (lambda *b: control.step(b)), (lambda *b: treatment.step(b))
-        yield Load(calls, batches, size, self.threads or all_threads())
+        try:
+            yield Load(calls, batches, size, self.threads or all_threads())
+        finally:
+            control.close()
+            treatment.close()
 
     def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
         """Training throughput of both arms, and samples to the target."""
@@ -67,9 +83,11 @@ class Train(TimedScenario):
         arms: tuple[Arm, Arm] = ("control", "treatment")
         for arm, history in zip(arms, histories, strict=True):
             reached = history.samples_to(goal)
-            yield ValueRow(
-                scenario=self.name,
-                metric=SAMPLES_TO_TARGET,
-                arm=arm,
-                value=math.inf if reached is None else reached,
-            )
+            values = {SAMPLES_TO_TARGET: math.inf if reached is None else reached}
+            if comparison.treatment.recipe.asynchronous:
+                values |= {
+                    MEAN_STALENESS: history.mean_staleness,
+                    MAX_STALENESS: history.max_staleness,
+                }
+            for metric, value in values.items():
+                yield ValueRow(scenario=self.name, metric=metric, arm=arm, value=value)

@@ -95,6 +95,35 @@ def test_the_known_best_is_what_the_true_probability_is_expected_to_reach(seed):
     assert float(data.test.labels.mean()) == pytest.approx(truth.mean(), abs=0.01)
 
 
+def test_drifting_clicks_are_drawn_from_a_truth_that_turns():
+    turn = np.pi / 2
+    data = planted.ctr(rows=40_000, ids=50, fields=4, seed=3, drift=turn)
+    assert data.ordered
+    parts = data.train, data.valid, data.test
+    assert [len(part) for part in parts] == [16_000, 4000, 20_000]
+    ids, label = data.test.inputs[0].numpy(), data.test.labels.numpy()
+    angle = turn * np.arange(20_000, 40_000) / 40_000
+    truths = {
+        name: planted.click_probability(ids, 3, at)
+        for name, at in (("now", angle), ("first", None), ("never", np.full(20_000, turn + np.pi)))
+    }
+    columns = {"label": label, "user": label}
+    reached = {
+        name: AUC(Scored({"score": truth, **columns}, np.arange(len(truth))))
+        for name, truth in truths.items()
+    }
+    assert reached["now"] == pytest.approx(data.best["auc"], abs=1e-6)
+    assert reached["now"] > reached["first"] + 0.05 > 0.55
+    assert reached["never"] < 0.5
+    still = planted.ctr(rows=40_000, ids=50, fields=4, seed=3)
+    np.testing.assert_array_equal(
+        planted.click_probability(ids, 3), planted.click_probability(ids, 3, np.zeros(20_000))
+    )
+    assert "drift 1.5708" in data.protocol
+    assert "drift" not in still.protocol
+    assert still.ordered
+
+
 def test_a_model_learns_the_clicks_and_stays_below_the_best():
     data = planted.ctr(rows=60_000, ids=200, fields=5)
     encoder = OneHotEncoder(handle_unknown="ignore").fit(data.train.inputs[0])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,18 @@ def test_a_split_smaller_than_a_batch_is_trained_on_whole() -> None:
     rows = run("control", "train(threads=1)", baseline=small)
     assert accusations(rows) == set()
     assert {b.point["batch"] for b in of(rows, BlockRow)} == {400}
+
+
+@pytest.mark.slow
+def test_training_by_workers_is_measured_with_what_they_use_and_how_stale_they_are() -> None:
+    rows = run("async-ps(staleness=1)", "train")
+    assert accusations(rows) == set()
+    assert {b.arm for b in of(rows, BlockRow)} == {"control", "treatment"}
+    values = {(r.metric.name, r.arm): r.value for r in of(rows, ValueRow)}
+    assert values["max_staleness", "control"] == 0
+    assert 1 <= values["max_staleness", "treatment"] <= 3
+    assert 0 < values["mean_staleness", "treatment"] <= values["max_staleness", "treatment"]
+    assert active_children() == []
 
 
 def test_samples_to_the_target_come_from_the_histories() -> None:

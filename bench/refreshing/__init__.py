@@ -1,0 +1,1 @@
+"""Serving whose weights are learned from a stream while it answers."""
