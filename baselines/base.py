@@ -123,8 +123,10 @@ class Recipe:
     contexts: entered around every forward pass and loss (autocast). wraps: applied to the model
     whose forward is trained (for example torch.compile); the parameters stay the model's own.
     sparse_embeddings: embedding gradients are sparse and go to SparseAdam, which leaves the
-    moments of untouched rows alone and therefore is not dense Adam. asynchronous: None for one
-    process.
+    moments of untouched rows alone and therefore is not dense Adam. moments: what Adam's are held
+    in between steps; SparseAdam's stay float32. scale_loss: the loss is scaled so that small
+    gradients do not vanish in float16, and steps whose gradients overflow are left out.
+    asynchronous: None for one process.
     """
 
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -141,6 +143,8 @@ class Recipe:
     own_rates: Mapping[str, float] = field(default_factory=dict)
     clip_norm: float | None = 10.0
     sparse_embeddings: bool = False
+    moments: Literal["float32", "bfloat16"] = "float32"
+    scale_loss: bool = False
     contexts: tuple[Callable[[], AbstractContextManager[object]], ...] = ()
     wraps: tuple[Callable[[nn.Module], nn.Module], ...] = ()
     asynchronous: Asynchronous | None = None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from baselines.base import Batch, Dataset, Direction, Recipe, Task
 from baselines.checkpoint import Checkpoint
 from baselines.errors import LeanRecError
+from baselines.narrow_adam import NarrowAdam
 from baselines.steps import clip, matmul_precision
 
 CHECK_EVERY = 100  # steps between two looks at the loss, each of which waits for the device
@@ -90,6 +91,7 @@ class Trainer:
         self._trained = [p for p in self.model.parameters() if p.requires_grad]
         self._rate, self._steps = recipe.lr, 0
         self.optimisers = self._optimisers()
+        self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.scale_loss)
         self.model.train()
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
@@ -121,8 +123,11 @@ class Trainer:
             for p, decay, share in groups
             if p
         ]
-        if dense:
-            adam = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+        decoupled = recipe.optimiser == "adamw"
+        if dense and recipe.moments == "bfloat16":
+            optimisers.append(NarrowAdam(dense, betas=recipe.betas, decoupled=decoupled))
+        elif dense:
+            adam = torch.optim.AdamW if decoupled else torch.optim.Adam
             optimisers.append(adam(dense, betas=recipe.betas, fused=True))
         return optimisers
 
@@ -143,7 +148,7 @@ class Trainer:
         """The loss of a batch, as `step` gives it; adds its gradients to those of the weights."""
         with matmul_precision(self.recipe.matmul_precision):
             loss = self._loss(batch)
-            loss.backward()
+            self._scaler.scale(loss).backward()
         return loss.detach()
 
     def update(self) -> None:
@@ -151,11 +156,14 @@ class Trainer:
         if self._steps < self.recipe.warmup_steps:
             self._set_rate()
         self._steps += 1
+        for optimiser in self.optimisers:
+            self._scaler.unscale_(optimiser)
         if self.recipe.clip_norm is not None:
             clip(self._trained, self.recipe.clip_norm)
         for optimiser in self.optimisers:
-            optimiser.step()
+            self._scaler.step(optimiser)
             optimiser.zero_grad()
+        self._scaler.update()
 
     def settle(self) -> Tensor:
         """Wait for steps that are still under way; the sum of their losses. Here there are none."""
@@ -247,6 +255,7 @@ class Trainer:
         }
         state: dict[str, Any] = {
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "scaler": self._scaler.state_dict(),
             "order": self._order.get_state(),
             "cpu": torch.get_rng_state(),
         }
@@ -268,6 +277,7 @@ class Trainer:
         self._rate, self._steps = progress["rate"], progress["steps"]
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
+        self._scaler.load_state_dict(state["scaler"])
         self._order.set_state(state["order"])
         torch.set_rng_state(state["cpu"])
         if self.device.type == "cuda":
