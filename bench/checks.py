@@ -125,8 +125,8 @@ def verify_timed_outputs(
             severity="note",
             detail=f"treatment answered a request met before {treatment:.1f} times as fast as a "
             f"new one, control {control:.1f} times: its speed depends on how often requests repeat "
-            "and on the skew of their ids; this load draws rows of the test split and repeats no "
-            "request within a block",
+            "and on the skew of their ids; this load draws the rows of the test split, each before "
+            "any comes again",
         )
     elif len(again) > 1 and treatment > REPEAT_LIMIT * max(control, 1.0):
         yield _failure(

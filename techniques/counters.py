@@ -32,6 +32,11 @@ class CacheCounts:
         if self.stream is not None:
             self.stream.append(keys.copy())
 
+    def __add__(self, other: CacheCounts) -> CacheCounts:
+        """Both together, without their streams."""
+        names = ("asked", "hits", "distinct", "distinct_hits")
+        return CacheCounts(*(getattr(self, name) + getattr(other, name) for name in names))
+
 
 class Cache(nn.Module):
     """A module that keeps some of what it is asked for. capacity: how many keys it may hold."""

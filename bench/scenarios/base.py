@@ -18,6 +18,7 @@ from bench.comparison import Comparison
 from bench.pipeline import Pipeline
 from bench.records import BlockRow, EventRow, QualityRow, ValueRow, point_text
 from techniques.base import STAGES
+from techniques.counters import CacheCounts, caches
 
 ScenarioRow = BlockRow | ValueRow | QualityRow | EventRow
 
@@ -86,12 +87,17 @@ class TimedScenario(Scenario):
             self.mode, load.renew,
         )  # fmt: skip
         metric = LATENCY if self.mode == "latency" else THROUGHPUT
+        held = caches(comparison.served[1]) if comparison.repeats and self.inference else []
+        for cache in held:
+            cache.counts = CacheCounts()
         try:
             with comparison.phases("blocks"):
                 yield from rows_of(blocks, self.name, metric, point, load.batch_size)
         except TooSmall as error:
             detail = f"{point_text(point)}: {error}"
             yield EventRow(scenario=self.name, name="too_small", severity="failure", detail=detail)
+        if counts := [cache.counts for cache in held]:
+            yield self._hits(point, sum(counts, CacheCounts()))
         for i, arm in enumerate(blocks.arms):
             comparison.preparation[i] += max(0.0, arm.first_call - arm.steady_call)
         with comparison.phases("checks"):
@@ -103,6 +109,17 @@ class TimedScenario(Scenario):
                     blocks, fresh, self.name, comparison.rng, comparison.repeats
                 )
                 yield from checks.verify_rows(blocks, self.name, comparison.rng)
+
+    def _hits(self, point: dict[str, int], counts: CacheCounts) -> EventRow:
+        """How often the treatment's caches had what they were asked for at this load."""
+        rates = counts.hits / max(1, counts.asked), counts.distinct_hits / max(1, counts.distinct)
+        return EventRow(
+            scenario=self.name,
+            name="hits",
+            severity="note",
+            detail=f"{point_text(point)}: treatment's caches held {rates[0]:.1%} of what they were "
+            f"asked for, {rates[1]:.1%} by distinct keys of a batch, warm-up included",
+        )
 
 
 SCENARIOS: Registry[Scenario] = Registry("scenario", "bench.scenarios", "leanrec.scenarios")

@@ -97,12 +97,12 @@ class CachePhases(Scenario):
             chunk = requests[start : start + CHUNK]
             last: dict[int, Tensor] = {}
             with comparison.phases("blocks"):
-                for arm in map(int, comparison.rng.permutation(2)):
+                for i in map(int, comparison.rng.permutation(2)):
                     durations, answer = time_each(
-                        comparison.served[arm], chunk, comparison.device.synchronize
+                        comparison.served[i], chunk, comparison.device.synchronize
                     )
-                    spent[arm].extend(durations)
-                    last[arm] = scores(answer).float().cpu()
+                    spent[i].extend(durations)
+                    last[i] = scores(answer).float().cpu()
             agree = agree and not (exact and checks.differs(last[0], last[1]))
         if not agree:
             yield EventRow(
@@ -120,22 +120,18 @@ class CachePhases(Scenario):
         best = []  # of each cache, over all phases
         for i, cache in enumerate(held):
             streams = [counts[i].stream or [] for counts in counted]
-            whole = optimum(list(chain.from_iterable(streams)), cache.capacity)
-            best.append((whole, [len(stream) for stream in streams]))
+            most = optimum(list(chain.from_iterable(streams)), cache.capacity)
+            best.append((most, [len(stream) for stream in streams]))
         for number, (phase, counts) in enumerate(zip(PHASES, counted, strict=True)):
-            asked = sum(c.asked for c in counts)
-            if not asked:
+            whole = sum(counts, CacheCounts())
+            if not whole.asked:
                 continue
-            hits = HitRates(
-                sum(c.hits for c in counts) / asked,
-                sum(c.distinct_hits for c in counts) / sum(c.distinct for c in counts),
-            )
+            hits = HitRates(whole.hits / whole.asked, whole.distinct_hits / whole.distinct)
             parts = [
                 hit.of(slice(sum(lengths[:number]), sum(lengths[: number + 1])))
                 for hit, lengths in best
             ]
-            most = reduce(Hits.and_of, parts).rates()
-            named = {"hit_rate": hits, "optimal_hit_rate": most}
+            named = {"hit_rate": hits, "optimal_hit_rate": reduce(Hits.and_of, parts).rates()}
             for name, rates in named.items():
                 for kind, value in (("", rates.request), ("unique_", rates.unique)):
                     metric = f"{phase}_{kind}{name}"

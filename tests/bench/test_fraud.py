@@ -49,6 +49,14 @@ def test_a_declared_cache_is_noted_and_not_accused(scenario: str) -> None:
     assert note.severity == "note"
 
 
+def test_the_hits_of_a_cache_stand_beside_its_speed() -> None:
+    rows = run("lru-cache", LATENCY, THROUGHPUT)
+    assert accusations(rows) == set()
+    notes = [r for r in rows if isinstance(r, EventRow) and r.name == "hits"]
+    assert [r.scenario for r in notes] == ["single-stream", "offline"]
+    assert all("batch=256" in r.detail and "%" in r.detail for r in notes)
+
+
 def test_the_accusation_voids_the_scenario_and_names_the_arm() -> None:
     rows = run("skips", LATENCY, LATENCY)
     found = [r for r in rows if isinstance(r, EventRow) and r.name == "output_mismatch"]
