@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.errors import LeanRecError
+from baselines.parallel import Parallel
 from baselines.registry import Registry
 
 Batch = tuple[Tensor, ...]
@@ -110,7 +111,8 @@ class Recipe:
     contexts: entered around every forward pass and loss (autocast). wraps: applied to the model
     whose forward is trained (for example torch.compile); the parameters stay the model's own.
     sparse_embeddings: embedding gradients are sparse and go to SparseAdam, which leaves the
-    moments of untouched rows alone and therefore is not dense Adam.
+    moments of untouched rows alone and therefore is not dense Adam. parallel: how several ranks
+    share each batch; None for one process.
     """
 
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -129,6 +131,7 @@ class Recipe:
     sparse_embeddings: bool = False
     contexts: tuple[Callable[[], AbstractContextManager[object]], ...] = ()
     wraps: tuple[Callable[[nn.Module], nn.Module], ...] = ()
+    parallel: Parallel | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,18 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean training loss of a batch, a float32 scalar."""
+
+    def share(self, batch: Batch, rank: int, ranks: int) -> tuple[Batch, float]:
+        """The rows of a training batch that fall to a rank, and the weight of their loss.
+
+        The mean of weight × loss over the ranks is the loss of the whole batch, where a row's loss
+        does not depend on the others. Here every column has one entry a row. A rank to which none
+        falls takes the first, with weight 0.
+        """
+        rows = len(batch[0])
+        own = slice(rank, None, ranks) if rank < rows else slice(0, 1)
+        part = tuple(column[own] for column in batch)
+        return part, ranks * len(part[0]) / rows if rank < rows else 0.0
 
     @abstractmethod
     def predictor(self, model: nn.Module, data: Dataset) -> nn.Module:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
+
+T = TypeVar("T")
+
+
+def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Each item, and whether it is the last; one is fetched ahead."""
+    upcoming = iter(items)
+    held = list(islice(upcoming, 1))
+    for following in upcoming:
+        yield held.pop(), False
+        held.append(following)
+    for item in held:
+        yield item, True
 
 
 @contextmanager
@@ -34,6 +50,8 @@ def clip(parameters: Sequence[nn.Parameter], largest: float) -> None:
             else:
                 gradients.append(parameter.grad)
     norm = torch.nn.utils.get_total_norm(gradients)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
     if norm.device.type == "cpu" and norm <= largest:
         return  # a pass over all gradients saved; on other devices the question would wait for it
     scale = (largest / (norm + 1e-6)).clamp(max=1.0)

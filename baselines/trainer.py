@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from baselines.base import Batch, Dataset, Direction, Recipe, Task
 from baselines.checkpoint import Checkpoint
 from baselines.errors import LeanRecError
-from baselines.steps import clip, matmul_precision
+from baselines.parallel import team_for
+from baselines.steps import clip, matmul_precision, with_last
 
 CHECK_EVERY = 100  # steps between two looks at the loss, each of which waits for the device
+SEED_STRIDE = 1_000_003  # between the seeds of two ranks' dropout
 
 
 class NonFiniteLoss(RuntimeError):  # noqa: N818 - the condition is the name
@@ -65,7 +67,13 @@ class Trainer:
     Adam: the moments of rows that a batch does not touch neither decay nor move the row. No array
     of a table's size is then made except the table's two moments.
 
-    Raises LeanRecError for sparse embeddings with an L2 penalty, which is dense by nature.
+    With `recipe.parallel`, this is one of several ranks that go through the same batches, and each
+    trains on its share of every one (`Task.share`), so that the gradient that they exchange is that
+    of the whole batch. Dropout draws differ between ranks. Batch normalisation sees its rank's rows
+    alone, and the first rank's running statistics are kept.
+
+    Raises LeanRecError for sparse embeddings with an L2 penalty, which is dense by nature, and
+    for a parallel recipe in a process that is not one of its ranks.
     """
 
     def __init__(
@@ -79,22 +87,24 @@ class Trainer:
             )
         self.model = model.to(device)
         self.task, self.recipe, self.device, self.seed = task, recipe, device, seed
-        self._forward = reduce(lambda m, wrap: wrap(m), recipe.wraps, self.model)
+        self._team = team_for(recipe.parallel, self.model)
+        forward = reduce(lambda m, wrap: wrap(m), recipe.wraps, self._team.model)
+        self._forward = self._team.wrap(forward)
         self._order = torch.Generator().manual_seed(seed)
-        self._trained = [p for p in self.model.parameters() if p.requires_grad]
+        self._trained = [p for p in self._team.model.parameters() if p.requires_grad]
         self._rate, self._steps = recipe.lr, 0
         self.optimisers = self._optimisers()
-        self.model.train()
+        self._team.model.train()
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         recipe = self.recipe
         apart = {
             id(parameter): rate / recipe.lr
             for name, rate in recipe.own_rates.items()
-            for parameter in self.model.get_submodule(name).parameters()
+            for parameter in self._team.model.get_submodule(name).parameters()
         }
         tables: dict[int, nn.Parameter] = {}
-        for module in self.model.modules():
+        for module in self._team.model.modules():
             if not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                 continue
             if module.weight.requires_grad and id(module.weight) not in apart:
@@ -117,30 +127,47 @@ class Trainer:
         ]
         if dense:
             adam = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-            optimisers.append(adam(dense, betas=recipe.betas, fused=True))
+            optimisers.append(self._team.optimiser(adam, dense, betas=recipe.betas, fused=True))
         return optimisers
 
     def batches(self, data: Dataset) -> Iterator[Batch]:
         """The next epoch's batches, on the device. The n-th call depends on the seed alone."""
         return self.task.batches(data, self.recipe.batch_size, self._order, self.device)
 
-    def step(self, batch: Batch) -> Tensor:
-        """One optimiser step. Returns the loss before it: float32 scalar, detached, on the device.
+    def step(self, batch: Batch, last: bool = False) -> Tensor:
+        """One batch. Returns the loss before the update: float32 scalar, detached, on the device;
+        of several ranks, what this one adds to the mean over them.
 
-        Does not wait for the device, except that SparseAdam does.
+        Does not wait for the device, except that SparseAdam does. last: of its epoch.
         """
         if self._steps < self.recipe.warmup_steps:
             self._set_rate()
         self._steps += 1
-        with matmul_precision(self.recipe.matmul_precision):
+        team, weight = self._team, 1.0
+        if team.ranks > 1:
+            batch, weight = self.task.share(batch, team.rank, team.ranks)
+        with team.exchange(last) as summed, matmul_precision(self.recipe.matmul_precision):
             loss = self._loss(batch)
+            if weight != 1:
+                loss = loss * weight
             loss.backward()
+        if summed:
+            self._update(summed)
+        return loss.detach()
+
+    def _update(self, summed: int) -> None:
+        """Update by the mean of the gradients of `summed` batches."""
+        if summed > 1:
+            for parameter in self._trained:
+                if parameter.grad is not None:
+                    parameter.grad /= summed
         if self.recipe.clip_norm is not None:
             clip(self._trained, self.recipe.clip_norm)
         for optimiser in self.optimisers:
             optimiser.step()
+        self._team.updated(self._trained)
+        for optimiser in self.optimisers:
             optimiser.zero_grad()
-        return loss.detach()
 
     def _loss(self, batch: Batch) -> Tensor:
         if not self.recipe.contexts:
@@ -171,6 +198,9 @@ class Trainer:
         Deterministic for a seed (on one device with one number of threads); global generators are
         left as found. Calls `on_epoch` after each epoch.
 
+        Of several ranks, the first validates, keeps the best weights and ends with them; what it
+        finds, all go by.
+
         checkpoints: a folder, made if need be, from which a training that was killed goes on when
         called again with the same data, recipe and a model as fresh as the first time; the result
         is the same to the bit. The folder is left for the caller to delete. `on_epoch` does not
@@ -191,8 +221,9 @@ class Trainer:
         sign = 1 if metric.direction == "higher" else -1
         tensors = [*self.model.parameters(), *self.model.buffers()]
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), Checkpoint(checkpoints) as checkpoint:
-            torch.manual_seed(self.seed)
+        kept = Checkpoint(checkpoints, keeps=self._team.rank == 0)
+        with torch.random.fork_rng(devices=cuda), kept as checkpoint:
+            torch.manual_seed(self.seed + SEED_STRIDE * self._team.rank)
             epochs, best = self._resume(checkpoint, tensors)
             while not self._over(epochs, best):
                 number = len(epochs)
@@ -203,7 +234,7 @@ class Trainer:
                 else:
                     self._rate *= self.recipe.plateau
                     self._set_rate()
-                if checkpoint.due:
+                if self._team.agree(checkpoint.due):
                     checkpoint.write(number, tensors, *self._state(epochs))
                 if on_epoch is not None:
                     on_epoch(epochs[-1])
@@ -224,12 +255,12 @@ class Trainer:
             "steps": self._steps,
         }
         state: dict[str, Any] = {
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "optimisers": [self._team.state_of(optimiser) for optimiser in self.optimisers],
             "order": self._order.get_state(),
-            "cpu": torch.get_rng_state(),
+            "cpu": self._team.gather(torch.get_rng_state()),
         }
         if self.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.device)
+            state["cuda"] = self._team.gather(torch.cuda.get_rng_state(self.device))
         return progress, state
 
     def _resume(self, checkpoint: Checkpoint, tensors: list[Tensor]) -> tuple[list[Epoch], int]:
@@ -240,30 +271,36 @@ class Trainer:
         progress, state = read
         self._rate, self._steps = progress["rate"], progress["steps"]
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+            self._team.load(optimiser, saved)
         self._order.set_state(state["order"])
-        torch.set_rng_state(state["cpu"])
+        self._team.resume(self._steps)
+        torch.set_rng_state(state["cpu"][self._team.rank])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"], self.device)
+            torch.cuda.set_rng_state(state["cuda"][self._team.rank], self.device)
         return [Epoch(**epoch) for epoch in progress["epochs"]], progress["best"]
 
     def _epoch(self, number: int, data: Dataset, before: list[Epoch]) -> Epoch:
         if self.recipe.epochs == 0:
             return Epoch(0, 0.0, self._valid(data, number, 0), 0.0)
-        self.model.train()
+        self._team.model.train()
         start = time.perf_counter()
         total, steps = torch.zeros((), device=self.device), 0
-        for batch in self.batches(data):
-            total += self.step(batch)
+        for batch, last in with_last(self.batches(data)):
+            total += self.step(batch, last)
             steps += 1
             if steps % CHECK_EVERY == 0:
-                self._require_finite(total, number, steps)
+                self._require_finite(self._team.mean(total), number, steps)
+        total = self._team.mean(total)
         self._require_finite(total, number, steps)
+        self._team.settle()
         seconds = time.perf_counter() - start
         seen = (before[-1].samples_seen if before else 0) + len(data.train)
         return Epoch(seen, total.item() / steps, self._valid(data, number, steps), seconds)
 
     def _valid(self, data: Dataset, number: int, steps: int) -> float:
+        return self._team.agree(self._judge(data, number, steps) if self._team.rank == 0 else 0.0)
+
+    def _judge(self, data: Dataset, number: int, steps: int) -> float:
         metric = self.task.metrics[0]
         with matmul_precision(self.recipe.matmul_precision):
             predictor = self.task.predictor(self.model, data)
