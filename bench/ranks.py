@@ -230,6 +230,8 @@ class Ranks:
                     "Use a faster link, smaller batches or fewer ranks.",
                 ) from None
             if row is None:
+                if rank in heard:
+                    continue
                 raise self._ended(rank)
             if isinstance(row, Failed):
                 if row.diverged:

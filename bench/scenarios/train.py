@@ -61,15 +61,22 @@ class Train(TimedScenario):
     def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
         """Training throughput of both arms, and samples to the target."""
         yield from super().measure(comparison)
-        histories = comparison.control.history(), comparison.treatment.history()
-        best = histories[0].epochs[histories[0].best].valid
-        goal = best * self.target if histories[0].direction == "higher" else best / self.target
-        arms: tuple[Arm, Arm] = ("control", "treatment")
-        for arm, history in zip(arms, histories, strict=True):
-            reached = history.samples_to(goal)
-            yield ValueRow(
-                scenario=self.name,
-                metric=SAMPLES_TO_TARGET,
-                arm=arm,
-                value=math.inf if reached is None else reached,
-            )
+        yield from samples_to_target(comparison, self.target, self.name)
+
+
+def samples_to_target(
+    comparison: Comparison, target: float, scenario_name: str
+) -> Iterator[ValueRow]:
+    """The samples that each arm's training took to `target` times the control's best."""
+    histories = comparison.control.history(), comparison.treatment.history()
+    best = histories[0].epochs[histories[0].best].valid
+    goal = best * target if histories[0].direction == "higher" else best / target
+    arms: tuple[Arm, Arm] = ("control", "treatment")
+    for arm, history in zip(arms, histories, strict=True):
+        reached = history.samples_to(goal)
+        yield ValueRow(
+            scenario=scenario_name,
+            metric=SAMPLES_TO_TARGET,
+            arm=arm,
+            value=math.inf if reached is None else reached,
+        )
