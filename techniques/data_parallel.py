@@ -191,13 +191,14 @@ class AveragedByGroups(Averaged):
 
     def join(self, whole: nn.Module) -> Team:
         """A local team. Raises LeanRecError where the ranks do not fall into groups."""
-        if self.ranks % self.group:
+        group = min(self.group, self.ranks)
+        if self.ranks % group:
             raise LeanRecError(
                 f"{self.ranks} ranks do not fall into groups of {self.group}.",
                 "Nothing was trained.",
                 "Choose ranks that are a multiple of group.",
             )
-        groups = OrderedDict({self.period: self.group, self.cycle: self.ranks})
+        groups = OrderedDict({self.period: group, self.cycle: self.ranks})
         averager = HierarchicalModelAverager(groups, warmup_steps=self.warmup)
         return Local(whole, self.warmup, averager)
 
