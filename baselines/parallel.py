@@ -51,6 +51,10 @@ class Team:
         """
         yield 1
 
+    def norm(self, norm: Tensor) -> Tensor:
+        """The 2-norm of all gradients, from that of those that this rank holds."""
+        return norm
+
     def updated(self, parameters: Sequence[nn.Parameter]) -> None:
         """After an update, while the gradients are still there."""
 

@@ -162,7 +162,7 @@ class Trainer:
                 if parameter.grad is not None:
                     parameter.grad /= summed
         if self.recipe.clip_norm is not None:
-            clip(self._trained, self.recipe.clip_norm)
+            clip(self._trained, self.recipe.clip_norm, self._team.norm)
         for optimiser in self.optimisers:
             optimiser.step()
         self._team.updated(self._trained)

@@ -84,6 +84,7 @@ class CountedGroup(dist.ProcessGroup):
         super().__init__(inner.rank(), inner.size())  # type: ignore[call-arg]
         self.inner, self.traffic, self.link = inner, traffic, link
         self.thread = ThreadPoolExecutor(1) if link else None
+        self.failure: RuntimeError | None = None
 
     def getBackendName(self) -> str:  # noqa: N802 - torch's name
         """What torch calls this kind of group."""
@@ -91,9 +92,16 @@ class CountedGroup(dist.ProcessGroup):
 
     def barrier(self, *arguments: Any, **options: Any) -> Any:
         """Neither counted nor delayed: only measurements call it."""
+        self._must_work()
         return self.inner.barrier(*arguments, **options)
 
+    def _must_work(self) -> None:
+        """Raises what went wrong on the thread: torch's waiting for a future does not."""
+        if self.failure is not None:
+            raise self.failure
+
     def _pass(self, name: str, *arguments: Any, **options: Any) -> Any:
+        self._must_work()
         shape, ranks = SHAPES[name], self.size()
         payload = sum(tensor.nbytes for tensor in _tensors(arguments[shape.whole]))
         sent = payload * shape.copies(ranks) / ranks
@@ -105,18 +113,18 @@ class CountedGroup(dist.ProcessGroup):
             return call()
         future: Future[Any] = Future()
         seconds = self.link.seconds(shape.rounds(ranks), sent)
-        self.thread.submit(_late, call, seconds, future, arguments[0])
+        self.thread.submit(self._late, call, seconds, future, arguments[0])
         return c10d._create_work_from_future(future)  # type: ignore[attr-defined]
 
-
-def _late(call: Callable[[], Any], seconds: float, future: Future[Any], result: Any) -> None:
-    """Do the work after the link's time, and tell those who wait for it."""
-    time.sleep(seconds)
-    try:
-        call().wait()
-    except RuntimeError as error:
-        future.set_exception(error)
-    else:
+    def _late(
+        self, call: Callable[[], Any], seconds: float, future: Future[Any], result: Any
+    ) -> None:
+        """Do the work after the link's time, and tell those who wait for it."""
+        time.sleep(seconds)
+        try:
+            call().wait()
+        except RuntimeError as error:
+            self.failure = error
         future.set_result(result)
 
 

@@ -149,7 +149,7 @@ class _Stepper:
             payload=counted.payload,
             sent=counted.sent,
             on_wire=None if wire is None or left is None else left - wire,
-            state_bytes=_state_bytes(trainer),
+            state_bytes=state_bytes(trainer),
         )
 
     def _share(self, batch: Batch) -> Batch:
@@ -160,7 +160,7 @@ class _Stepper:
             dist.barrier()
 
 
-def _state_bytes(trainer: Trainer) -> int:
+def state_bytes(trainer: Trainer) -> int:
     """Bytes of the weights and the optimisers' state that this rank holds."""
     held: dict[int, torch.Tensor] = {}
     for optimiser in trainer.optimisers:

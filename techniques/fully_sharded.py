@@ -25,6 +25,12 @@ class FullySharded(Joined):
         self.model = copy.deepcopy(whole)
         fully_shard(self.model, mesh=DeviceMesh.from_group(group, self._device.type))
 
+    def norm(self, norm: Tensor) -> Tensor:
+        """By an all-reduce of the squares."""
+        square = norm**2
+        dist.all_reduce(square)
+        return square.sqrt()
+
     @torch.no_grad()
     def settle(self) -> None:
         """Put the parts together in `whole`, on every rank."""
@@ -69,7 +75,18 @@ class FullySharded(Joined):
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """The parts of a tensor put together, on every rank. By a plain collective: `full_tensor`
+    takes a functional one, which hangs now and then in a process group written in Python."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    ranks, rows = dist.get_world_size(), len(tensor)
+    share = -(-rows // ranks)  # the last ranks may hold less, or nothing
+    part = tensor.to_local()
+    padded = part.new_zeros(share, *tensor.shape[1:])
+    padded[: len(part)] = part
+    whole = part.new_empty(share * ranks, *tensor.shape[1:])
+    dist.all_gather_into_tensor(whole, padded)
+    return whole[:rows]
 
 
 def _part(whole: Tensor, like: Tensor) -> Tensor:
