@@ -128,7 +128,7 @@ class AsynchronousTrainer(Trainer):
         }
         weakref.finalize(self, _end, self._workers)
 
-    def step(self, batch: Batch) -> Tensor:
+    def step(self, batch: Batch, last: bool = False) -> Tensor:
         """Hand `batch` to a worker, and apply gradients until a worker may take the next one.
 
         Once all are at work, that is one update a call. Returns the sum of the losses of what was
@@ -197,6 +197,7 @@ class AsynchronousTrainer(Trainer):
         for worker, (loss, counts, random) in zip(busy, given, strict=True):
             for parameter, slot, count in zip(self._trained, worker.slots, counts, strict=True):
                 parameter.grad = slot.take(count, self._tables.get(id(parameter), False))
+            self._begin_step()
             self.update()
             stale = self._updates - worker.read_at
             self._updates += 1

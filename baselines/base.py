@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.errors import LeanRecError
+from baselines.parallel import Parallel
 from baselines.registry import Registry
 
 Batch = tuple[Tensor, ...]
@@ -126,7 +127,8 @@ class Recipe:
     moments of untouched rows alone and therefore is not dense Adam. moments: what Adam's are held
     in between steps; SparseAdam's stay float32. scale_loss: the loss is scaled so that small
     gradients do not vanish in float16, and steps whose gradients overflow are left out.
-    asynchronous: None for one process.
+    parallel: how several ranks share each batch; asynchronous: how workers take batches in turn;
+    None for one process.
     """
 
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -148,6 +150,7 @@ class Recipe:
     contexts: tuple[Callable[[], AbstractContextManager[object]], ...] = ()
     wraps: tuple[Callable[[nn.Module], nn.Module], ...] = ()
     asynchronous: Asynchronous | None = None
+    parallel: Parallel | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,18 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean training loss of a batch, a float32 scalar."""
+
+    def share(self, batch: Batch, rank: int, ranks: int) -> tuple[Batch, float]:
+        """The rows of a training batch that fall to a rank, and the weight of their loss.
+
+        The mean of weight × loss over the ranks is the loss of the whole batch, where a row's loss
+        does not depend on the others. Here every column has one entry a row. A rank to which none
+        falls takes the first, with weight 0.
+        """
+        rows = len(batch[0])
+        own = slice(rank, None, ranks) if rank < rows else slice(0, 1)
+        part = tuple(column[own] for column in batch)
+        return part, ranks * len(part[0]) / rows if rank < rows else 0.0
 
     @abstractmethod
     def predictor(self, model: nn.Module, data: Dataset) -> nn.Module:

@@ -38,10 +38,12 @@ class Checkpoint:
     1 ÷ SHARE times what writing it took: in effect after every epoch, unless the tables are so
     large that the writing would slow the training. Without a folder none is ever due, and the best
     weights lie in a temporary file without a name, which no kill can leave behind.
+
+    keeps: False for ranks that go on from what another one has written; they write nothing.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, keeps: bool = True) -> None:
+        self.folder, self.keeps = folder, keeps
         self._best = 0
         self._published: dict[str, Any] | None = None
         self._cost, self._last = 0.0, time.monotonic()
@@ -49,6 +51,8 @@ class Checkpoint:
         self._nameless: FileIO | None = None
 
     def __enter__(self) -> Checkpoint:
+        if not self.keeps:
+            return self
         if self.folder is None:
             self._nameless = self._open.enter_context(tempfile.TemporaryFile(buffering=0))
         else:
@@ -66,7 +70,7 @@ class Checkpoint:
     @property
     def due(self) -> bool:
         """Whether `write` is to be called after this epoch."""
-        if self.folder is None:
+        if self.folder is None or not self.keeps:
             return False
         since = time.monotonic() - self._last
         return self._published is None or since * SHARE >= self._cost
@@ -85,7 +89,8 @@ class Checkpoint:
         )
         with (self.folder / f"weights-{number}").open("rb", buffering=0) as file:
             _read_into(tensors, file)
-        self._tidy()
+        if self.keeps:
+            self._tidy()
         return progress, state
 
     def keep_best(self, number: int, tensors: Sequence[Tensor]) -> None:
@@ -94,6 +99,8 @@ class Checkpoint:
         Raises LeanRecError where the disk for temporary files is full; OSError where the folder's.
         """
         self._best = number
+        if not self.keeps:
+            return
         if self._nameless is None:
             self._write_weights(number, tensors)
             self._tidy()
@@ -110,6 +117,8 @@ class Checkpoint:
 
     def restore_best(self, tensors: Sequence[Tensor]) -> None:
         """Put the best epoch's weights back into `tensors`."""
+        if not self.keeps:
+            return
         if self._nameless is not None:
             self._nameless.seek(0)
             _read_into(tensors, self._nameless)
@@ -126,6 +135,8 @@ class Checkpoint:
     ) -> None:
         """Write a checkpoint of epoch `number`. progress: what JSON can hold; state: tensors and
         plain values, which torch.load reads with weights_only. Raises OSError for a full disk."""
+        if not self.keeps:
+            return
         start = time.monotonic()
         if number != self._best:
             self._write_weights(number, tensors)

@@ -30,6 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 from baselines.errors import LeanRecError
 
 T = TypeVar("T")
+PLUGIN_PREFIX = "leanrec_plugin_"  # of the module that a plug-in file becomes
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _PIECE = re.compile(r""" "(?:[^"\\]|\\.)*" | '[^']*' | . """, re.DOTALL | re.VERBOSE)
 _SPEC = re.compile(r"\s*(?P<name>[^\s()+]+)\s*(?:\((?P<args>.*)\))?\s*", re.DOTALL)
@@ -189,7 +190,7 @@ def load_plugin(path: Path) -> None:
     Raises LeanRecError naming the file and line when it is missing or fails to import.
     """
     path = path.resolve()
-    name = f"leanrec_plugin_{path.stem}_{abs(hash(str(path))):x}"
+    name = f"{PLUGIN_PREFIX}{path.stem}_{abs(hash(str(path))):x}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
@@ -208,6 +209,12 @@ def load_plugin(path: Path) -> None:
     except LeanRecError:
         del sys.modules[name]
         raise
+
+
+def loaded_plugins() -> tuple[Path, ...]:
+    """The files that `load_plugin` has imported, in order."""
+    found = (m.__file__ for name, m in sys.modules.items() if name.startswith(PLUGIN_PREFIX))
+    return tuple(Path(file) for file in found if file)
 
 
 @contextmanager

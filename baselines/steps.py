@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+T = TypeVar("T")
+
+
+def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Each item, and whether it is the last; one is fetched ahead."""
+    upcoming = iter(items)
+    held = list(islice(upcoming, 1))
+    for following in upcoming:
+        yield held.pop(), False
+        held.append(following)
+    for item in held:
+        yield item, True
 
 
 @contextmanager
@@ -23,17 +39,26 @@ def matmul_precision(wanted: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def clip(parameters: Sequence[nn.Parameter], largest: float) -> None:
-    """Scale all gradients so that their joint 2-norm is at most `largest`; sparse ones too."""
+def clip(
+    parameters: Sequence[nn.Parameter],
+    largest: float,
+    over_ranks: Callable[[Tensor], Tensor] = lambda norm: norm,
+) -> None:
+    """Scale all gradients so that their joint 2-norm is at most `largest`; sparse ones too.
+
+    over_ranks: from the norm of the parts that this process holds to that of the whole.
+    """
     gradients = []
     for parameter in parameters:
         if parameter.grad is not None:
             if parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.coalesce()
                 gradients.append(parameter.grad.values())
+            elif isinstance(parameter.grad, DTensor):
+                gradients.append(parameter.grad.to_local())
             else:
                 gradients.append(parameter.grad)
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = over_ranks(torch.nn.utils.get_total_norm(gradients))
     if norm.device.type == "cpu" and norm <= largest:
         return  # a pass over all gradients saved; on other devices the question would wait for it
     scale = (largest / (norm + 1e-6)).clamp(max=1.0)

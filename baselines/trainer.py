@@ -19,9 +19,11 @@ from baselines.base import Batch, Dataset, Direction, Recipe, Task
 from baselines.checkpoint import Checkpoint
 from baselines.errors import LeanRecError
 from baselines.narrow_adam import NarrowAdam
-from baselines.steps import clip, matmul_precision
+from baselines.parallel import team_for
+from baselines.steps import clip, matmul_precision, with_last
 
 CHECK_EVERY = 100  # steps between two looks at the loss, each of which waits for the device
+SEED_STRIDE = 1_000_003  # between the seeds of two ranks' dropout
 
 
 class NonFiniteLoss(RuntimeError):  # noqa: N818 - the condition is the name
@@ -72,7 +74,13 @@ class Trainer:
     Adam: the moments of rows that a batch does not touch neither decay nor move the row. No array
     of a table's size is then made except the table's two moments.
 
-    Raises LeanRecError for sparse embeddings with an L2 penalty, which is dense by nature.
+    With `recipe.parallel`, this is one of several ranks that go through the same batches, and each
+    trains on its share of every one (`Task.share`), so that the gradient that they exchange is that
+    of the whole batch. Dropout draws differ between ranks. Batch normalisation sees its rank's rows
+    alone, and the first rank's running statistics are kept.
+
+    Raises LeanRecError for sparse embeddings with an L2 penalty, which is dense by nature, and
+    for a parallel recipe in a process that is not one of its ranks.
     """
 
     def __init__(
@@ -86,23 +94,25 @@ class Trainer:
             )
         self.model = model.to(device)
         self.task, self.recipe, self.device, self.seed = task, recipe, device, seed
-        self._forward = reduce(lambda m, wrap: wrap(m), recipe.wraps, self.model)
+        self._team = team_for(recipe.parallel, self.model)
+        forward = reduce(lambda m, wrap: wrap(m), recipe.wraps, self._team.model)
+        self._forward = self._team.wrap(forward)
         self._order = torch.Generator().manual_seed(seed)
-        self._trained = [p for p in self.model.parameters() if p.requires_grad]
+        self._trained = [p for p in self._team.model.parameters() if p.requires_grad]
         self._rate, self._steps = recipe.lr, 0
         self.optimisers = self._optimisers()
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.scale_loss)
-        self.model.train()
+        self._team.model.train()
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         recipe = self.recipe
         apart = {
             id(parameter): rate / recipe.lr
             for name, rate in recipe.own_rates.items()
-            for parameter in self.model.get_submodule(name).parameters()
+            for parameter in self._team.model.get_submodule(name).parameters()
         }
         tables: dict[int, nn.Parameter] = {}
-        for module in self.model.modules():
+        for module in self._team.model.modules():
             if not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
                 continue
             if module.weight.requires_grad and id(module.weight) not in apart:
@@ -123,47 +133,60 @@ class Trainer:
             for p, decay, share in groups
             if p
         ]
-        decoupled = recipe.optimiser == "adamw"
+        decoupled, team = recipe.optimiser == "adamw", self._team
         if dense and recipe.moments == "bfloat16":
-            optimisers.append(NarrowAdam(dense, betas=recipe.betas, decoupled=decoupled))
+            narrow = team.optimiser(NarrowAdam, dense, betas=recipe.betas, decoupled=decoupled)
+            optimisers.append(narrow)
         elif dense:
             adam = torch.optim.AdamW if decoupled else torch.optim.Adam
-            optimisers.append(adam(dense, betas=recipe.betas, fused=True))
+            optimisers.append(team.optimiser(adam, dense, betas=recipe.betas, fused=True))
         return optimisers
 
     def batches(self, data: Dataset) -> Iterator[Batch]:
         """The next epoch's batches, on the device. The n-th call depends on the seed alone."""
         return self.task.batches(data, self.recipe.batch_size, self._order, self.device)
 
-    def step(self, batch: Batch) -> Tensor:
-        """One optimiser step. Returns the loss before it: float32 scalar, detached, on the device.
+    def step(self, batch: Batch, last: bool = False) -> Tensor:
+        """One batch. Returns the loss before the update: float32 scalar, detached, on the device;
+        of several ranks, what this one adds to the mean over them.
 
-        Does not wait for the device, except that SparseAdam does.
+        Does not wait for the device, except that SparseAdam does. last: of its epoch.
         """
-        loss = self.gradient(batch)
-        self.update()
+        self._begin_step()
+        with self._team.exchange(last) as summed:
+            loss = self.gradient(batch)
+        if summed:
+            self.update(summed)
         return loss
 
     def gradient(self, batch: Batch) -> Tensor:
         """The loss of a batch, as `step` gives it; adds its gradients to those of the weights."""
+        weight = 1.0
+        if self._team.ranks > 1:
+            batch, weight = self.task.share(batch, self._team.rank, self._team.ranks)
         with matmul_precision(self.recipe.matmul_precision):
             loss = self._loss(batch)
+            if weight != 1:
+                loss = loss * weight
             self._scaler.scale(loss).backward()
         return loss.detach()
 
-    def update(self) -> None:
-        """Apply the gradients of the weights, and clear them."""
-        if self._steps < self.recipe.warmup_steps:
-            self._set_rate()
-        self._steps += 1
+    def update(self, summed: int = 1) -> None:
+        """Update by the mean of the gradients of `summed` batches, and clear them."""
         for optimiser in self.optimisers:
             self._scaler.unscale_(optimiser)
+        if summed > 1:
+            for parameter in self._trained:
+                if parameter.grad is not None:
+                    parameter.grad /= summed
         if self.recipe.clip_norm is not None:
-            clip(self._trained, self.recipe.clip_norm)
+            clip(self._trained, self.recipe.clip_norm, self._team.norm)
         for optimiser in self.optimisers:
             self._scaler.step(optimiser)
-            optimiser.zero_grad()
         self._scaler.update()
+        self._team.updated(self._trained)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
 
     def settle(self) -> Tensor:
         """Wait for steps that are still under way; the sum of their losses. Here there are none."""
@@ -171,6 +194,11 @@ class Trainer:
 
     def close(self) -> None:
         """End what training has started beside itself. Here that is nothing."""
+
+    def _begin_step(self) -> None:
+        if self._steps < self.recipe.warmup_steps:
+            self._set_rate()
+        self._steps += 1
 
     def _loss(self, batch: Batch) -> Tensor:
         if not self.recipe.contexts:
@@ -201,6 +229,9 @@ class Trainer:
         Deterministic for a seed (on one device with one number of threads); global generators are
         left as found. Calls `on_epoch` after each epoch.
 
+        Of several ranks, the first validates, keeps the best weights and ends with them; what it
+        finds, all go by.
+
         checkpoints: a folder, made if need be, from which a training that was killed goes on when
         called again with the same data, recipe and a model as fresh as the first time; the result
         is the same to the bit. The folder is left for the caller to delete. `on_epoch` does not
@@ -221,8 +252,9 @@ class Trainer:
         sign = 1 if metric.direction == "higher" else -1
         tensors = [*self.model.parameters(), *self.model.buffers()]
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), Checkpoint(checkpoints) as checkpoint:
-            torch.manual_seed(self.seed)
+        kept = Checkpoint(checkpoints, keeps=self._team.rank == 0)
+        with torch.random.fork_rng(devices=cuda), kept as checkpoint:
+            torch.manual_seed(self.seed + SEED_STRIDE * self._team.rank)
             epochs, best = self._resume(checkpoint, tensors)
             while not self._over(epochs, best):
                 number = len(epochs)
@@ -233,7 +265,7 @@ class Trainer:
                 else:
                     self._rate *= self.recipe.plateau
                     self._set_rate()
-                if checkpoint.due:
+                if self._team.agree(checkpoint.due):
                     checkpoint.write(number, tensors, *self._state(epochs))
                 if on_epoch is not None:
                     on_epoch(epochs[-1])
@@ -254,13 +286,13 @@ class Trainer:
             "steps": self._steps,
         }
         state: dict[str, Any] = {
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "optimisers": [self._team.state_of(optimiser) for optimiser in self.optimisers],
             "scaler": self._scaler.state_dict(),
             "order": self._order.get_state(),
-            "cpu": torch.get_rng_state(),
+            "cpu": self._team.gather(torch.get_rng_state()),
         }
         if self.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.device)
+            state["cuda"] = self._team.gather(torch.cuda.get_rng_state(self.device))
         return progress, state
 
     def _resume(self, checkpoint: Checkpoint, tensors: list[Tensor]) -> tuple[list[Epoch], int]:
@@ -276,31 +308,36 @@ class Trainer:
         """Take over what `_state` gave."""
         self._rate, self._steps = progress["rate"], progress["steps"]
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+            self._team.load(optimiser, saved)
         self._scaler.load_state_dict(state["scaler"])
         self._order.set_state(state["order"])
-        torch.set_rng_state(state["cpu"])
+        self._team.resume(self._steps)
+        torch.set_rng_state(state["cpu"][self._team.rank])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"], self.device)
+            torch.cuda.set_rng_state(state["cuda"][self._team.rank], self.device)
 
     def _epoch(self, number: int, data: Dataset, before: list[Epoch]) -> Epoch:
         if self.recipe.epochs == 0:
             return Epoch(0, 0.0, self._valid(data, number, 0), 0.0)
-        self.model.train()
+        self._team.model.train()
         start = time.perf_counter()
         total, steps = torch.zeros((), device=self.device), 0
-        for batch in self.batches(data):
-            total += self.step(batch)
+        for batch, last in with_last(self.batches(data)):
+            total += self.step(batch, last)
             steps += 1
             if steps % CHECK_EVERY == 0:
-                self._require_finite(total, number, steps)
-        total += self.settle()
+                self._require_finite(self._team.mean(total), number, steps)
+        total = self._team.mean(total + self.settle())
         self._require_finite(total, number, steps)
+        self._team.settle()
         seconds = time.perf_counter() - start
         seen = (before[-1].samples_seen if before else 0) + len(data.train)
         return Epoch(seen, total.item() / steps, self._valid(data, number, steps), seconds)
 
     def _valid(self, data: Dataset, number: int, steps: int) -> float:
+        return self._team.agree(self._judge(data, number, steps) if self._team.rank == 0 else 0.0)
+
+    def _judge(self, data: Dataset, number: int, steps: int) -> float:
         metric = self.task.metrics[0]
         with matmul_precision(self.recipe.matmul_precision):
             predictor = self.task.predictor(self.model, data)

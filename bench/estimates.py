@@ -29,6 +29,7 @@ from bench.verdicts import (
 
 HEADLINES = {
     "train": "throughput",
+    "distributed": "throughput",
     "offline": "throughput",
     "single-stream": "latency",
     "server": "throughput_at_sla",

@@ -25,9 +25,10 @@ from baselines.asynchronous import make_trainer
 from baselines.base import BASELINES, DATASETS, Baseline, Dataset, Recipe, Split
 from baselines.checkpoint import save
 from baselines.errors import LeanRecError
-from baselines.registry import format_spec, split_specs
+from baselines.registry import format_spec, loaded_plugins, split_specs
 from baselines.trainer import Epoch, History, NonFiniteLoss, Trainer
 from bench.device import Device
+from bench.ranks import Job, train_on_ranks
 from bench.records import CONTROL
 from bench.store import Store, code_version
 from bench.tuning import Tuner
@@ -161,18 +162,49 @@ class Pipeline:
         checkpoints = self.store.path("trained", key).with_suffix(".checkpoint")
 
         def make(folder: Path) -> None:
-            model = self.fresh_model(self.device.torch_device)
+            parallel = self.recipe.parallel
             try:
-                history = self.trainer(model).fit(self.data, on_epoch, checkpoints)
+                if parallel is None:
+                    self.fit_into(folder, on_epoch, checkpoints)
+                else:
+                    threads = max(1, torch.get_num_threads() // parallel.ranks)
+                    job = self.job(threads=threads, folder=folder, checkpoints=checkpoints)
+                    train_on_ranks(job, on_epoch)
             except NonFiniteLoss:
                 shutil.rmtree(checkpoints, ignore_errors=True)  # it would diverge again
                 raise
-            save(model.state_dict(), folder / "weights.pt")
-            (folder / "history.json").write_text(json.dumps(dataclasses.asdict(history)))
 
         made = self.store.ensure("trained", key, make)
         shutil.rmtree(checkpoints, ignore_errors=True)
         return made
+
+    def fit_into(
+        self,
+        folder: Path | None,
+        on_epoch: Callable[[Epoch], None] | None,
+        checkpoints: Path | None,
+    ) -> None:
+        """Train in this process, a rank where the recipe is parallel, and put weights and history
+        into `folder`; None for the ranks but the first."""
+        model = self.fresh_model(self.device.torch_device)
+        history = self.trainer(model).fit(self.data, on_epoch, checkpoints)
+        if folder is not None:
+            save(model.state_dict(), folder / "weights.pt")
+            (folder / "history.json").write_text(json.dumps(dataclasses.asdict(history)))
+
+    def job(self, **more: Any) -> Job:
+        """This training as a job of its ranks; more: other fields of the job."""
+        parallel = self.recipe.parallel
+        return Job(
+            baseline=format_spec(self.baseline),
+            stack=stack_spec(self.stack),
+            device=self.device.name,
+            seed=self.seed,
+            store=self.store.root,
+            plugins=loaded_plugins(),
+            ranks=parallel.ranks if parallel else 1,
+            **more,
+        )
 
     def trained_model(self) -> nn.Module:
         """The trained model on the device, in evaluation mode."""

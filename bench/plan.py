@@ -76,7 +76,7 @@ def _scenarios(specs: Iterable[str]) -> list[Scenario]:
         )
     if all(s.name != "quality" for s in scenarios):
         scenarios.append(SCENARIOS.make("quality"))
-    return sorted(scenarios, key=lambda s: s.name == "train")
+    return sorted(scenarios, key=lambda s: s.stages == TRAINING_STAGES)
 
 
 def _reasons(
@@ -101,12 +101,24 @@ def _reasons(
         reason = against
         if not reason and not trained and scenario.stages == TRAINING_STAGES:
             reason = "the model is complete when built: there is no training to measure"
+        if not reason and stack != CONTROL and scenario.stages == TRAINING_STAGES:
+            reason = _ranks_against(scenario, pipeline)
         if not reason and stack != CONTROL and not changed & scenario.stages:
             shown = "training" if scenario.stages == TRAINING_STAGES else scenario.name
             reason = f"{stack} changes nothing that {shown} shows: it is the control there"
         reason = reason or scenario.reason_against(pipeline) or ""
         reasons.append((scenario, reason))
     return reasons
+
+
+def _ranks_against(scenario: Scenario, pipeline: Pipeline) -> str:
+    """Why a scenario that shows training does not take the number of ranks; "" where it does."""
+    parallel = pipeline.recipe.parallel
+    if bool(parallel) == scenario.parallel:
+        return ""
+    if parallel:
+        return f"trains on {parallel.ranks} ranks, which the scenario distributed measures"
+    return "trains on one rank: the scenario train measures it"
 
 
 def _place(error: Exception, pipeline: Pipeline) -> str:

@@ -218,7 +218,7 @@ def value_series(trials: Iterable[Trial]) -> list[Series]:
 
 def time_to_quality_series(values: Iterable[Series], blocks: Iterable[Series]) -> list[Series]:
     """Seconds to the target quality: samples to it ÷ the throughput of the same process and arm."""
-    throughput = [s for s in blocks if s.cell.scenario == "train" and s.metric.name == "throughput"]
+    throughput = [s for s in blocks if s.metric.name == "throughput"]
     series = []
     for samples in values:
         if samples.metric.name != SAMPLES_TO_TARGET:

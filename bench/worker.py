@@ -157,7 +157,7 @@ def _memory(
         if "deploy" in scenario.stages:
             size = scenario.largest_batch
             yield from inference_memory(pipeline, arm, scenario.name, size, rng)
-        else:
+        elif not scenario.parallel:  # whose ranks are processes of their own
             yield from training_memory(pipeline, arm, scenario.name)
 
 

@@ -133,6 +133,15 @@ class Retrieval(Task):
         logits = torch.cat((own[:, None], others.float()), dim=1)
         return (logits.logsumexp(1) - own).mean()
 
+    def share(self, batch: Batch, rank: int, ranks: int) -> tuple[Batch, float]:
+        """Every rank's rows against the same shared negatives, or against its own rows alone: with
+        objective "in-batch" a rank has fewer negatives than the whole batch has."""
+        if self.objective != "sampled-softmax":
+            return super().share(batch, rank, ranks)
+        users, positives, negatives = batch
+        part, weight = super().share((users, positives), rank, ranks)
+        return (*part, negatives), weight
+
     def predictor(self, model: nn.Module, data: Dataset) -> nn.Module:
         """`model`'s user tower over an index of all its items, or its own scores.
 

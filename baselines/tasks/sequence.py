@@ -155,6 +155,21 @@ class Sequence(Task):
         # log(1 + Σ exp(other − own)): the softmax over the target and the negatives
         return functional.softplus(others.logsumexp(1) - own).mean()
 
+    def share(self, batch: Batch, rank: int, ranks: int) -> tuple[Batch, float]:
+        """Every rank's windows with the positions that are trained in them; the weight is by
+        positions. Negatives are shared, unless each is drawn for one position."""
+        history, places, targets, *drawn = batch
+        length = history.shape[1]
+        row, column = places // length, places % length
+        own = row % ranks == rank
+        weight = ranks * int(own.sum()) / len(places)
+        if weight:
+            part = (history[rank::ranks], row[own] // ranks * length + column[own], targets[own])
+        else:
+            own = torch.arange(1, device=places.device)
+            part = (history[row[own]], column[own], targets[own])
+        return (*part, *(d[own] if self.objective == "bce" else d for d in drawn)), weight
+
     def predictor(self, model: nn.Module, data: Dataset) -> NextItem:
         """`model` over an index of all its items.
 

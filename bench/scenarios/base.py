@@ -27,11 +27,13 @@ class Scenario(ABC):
     """One kind of load. Subclass it as a frozen dataclass; its fields are its parameters.
 
     stages: the pipeline stages whose change it can show. A stack that changes none of them is
-    skipped, with that as the reason.
+    skipped, with that as the reason. parallel: of those that show training, whether it is that of
+    several ranks.
     """
 
     name: ClassVar[str]
     stages: ClassVar[frozenset[str]] = frozenset(STAGES)
+    parallel: ClassVar[bool] = False
 
     @property
     def largest_batch(self) -> int:

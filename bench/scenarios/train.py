@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from baselines.trainer import History
 from bench.comparison import Comparison
 from bench.pipeline import TRAINING_STAGES
 from bench.records import Arm, Metric, ValueRow
@@ -77,17 +78,35 @@ class Train(TimedScenario):
     def measure(self, comparison: Comparison) -> Iterator[ScenarioRow]:
         """Training throughput of both arms, and samples to the target."""
         yield from super().measure(comparison)
-        histories = comparison.control.history(), comparison.treatment.history()
-        best = histories[0].epochs[histories[0].best].valid
-        goal = best * self.target if histories[0].direction == "higher" else best / self.target
-        arms: tuple[Arm, Arm] = ("control", "treatment")
-        for arm, history in zip(arms, histories, strict=True):
-            reached = history.samples_to(goal)
-            values = {SAMPLES_TO_TARGET: math.inf if reached is None else reached}
-            if comparison.treatment.recipe.asynchronous:
-                values |= {
-                    MEAN_STALENESS: history.mean_staleness,
-                    MAX_STALENESS: history.max_staleness,
-                }
-            for metric, value in values.items():
-                yield ValueRow(scenario=self.name, metric=metric, arm=arm, value=value)
+        yield from samples_to_target(comparison, self.target, self.name)
+        if comparison.treatment.recipe.asynchronous:
+            for arm, history in _histories(comparison):
+                values = ((MEAN_STALENESS, history.mean_staleness),
+                          (MAX_STALENESS, history.max_staleness))  # fmt: skip
+                for metric, value in values:
+                    yield ValueRow(scenario=self.name, metric=metric, arm=arm, value=value)
+
+
+def _histories(comparison: Comparison) -> list[tuple[Arm, History]]:
+    return [
+        ("control", comparison.control.history()),
+        ("treatment", comparison.treatment.history()),
+    ]
+
+
+def samples_to_target(
+    comparison: Comparison, target: float, scenario_name: str
+) -> Iterator[ValueRow]:
+    """The samples that each arm's training took to `target` times the control's best."""
+    histories = _histories(comparison)
+    control = histories[0][1]
+    best = control.epochs[control.best].valid
+    goal = best * target if control.direction == "higher" else best / target
+    for arm, history in histories:
+        reached = history.samples_to(goal)
+        yield ValueRow(
+            scenario=scenario_name,
+            metric=SAMPLES_TO_TARGET,
+            arm=arm,
+            value=math.inf if reached is None else reached,
+        )

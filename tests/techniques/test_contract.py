@@ -9,19 +9,25 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
+import itertools
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from baselines.asynchronous import make_trainer
 from baselines.base import BASELINES, Baseline, Batch, Dataset
+from baselines.parallel import Parallel
 from baselines.registry import format_spec
+from baselines.steps import with_last
 from bench.checks import differs
 from techniques.base import TECHNIQUES, Change, Context, Technique
 from techniques.counters import caches
@@ -225,17 +231,35 @@ def test_trains_with_a_finite_float32_loss(case: Case) -> None:
         pytest.skip(f"{on.baseline.name} is complete when built")
     before = copy.copy(recipe)
     model = technique.build(copy.deepcopy(on.model), on.context)
-    recipe_under = technique.train(recipe, on.context)
-    trainer = make_trainer(model, on.baseline.task, recipe_under, CPU, seed=0)
-    weights = next(model.parameters()).detach().clone()
-    for batch, _ in zip(trainer.batches(on.data), range(2), strict=False):
-        loss = trainer.step(batch)
-        assert loss.dtype == torch.float32
-        assert torch.isfinite(loss)
-    trainer.close()
-    assert recipe == before
-    assert not torch.equal(weights, next(model.parameters()))
-    assert all(p.dtype == torch.float32 for p in model.parameters())
+    changed = technique.train(recipe, on.context)
+    with ranks_of_one(changed.parallel) as parallel:
+        changed = dataclasses.replace(changed, parallel=parallel)
+        trainer = make_trainer(model, on.baseline.task, changed, CPU, seed=0)
+        trained = trainer.optimisers[0].param_groups[0]["params"][0]
+        weights = trained.detach().clone()
+        for batch, last in with_last(itertools.islice(trainer.batches(on.data), 2)):
+            loss = trainer.step(batch, last)
+            assert loss.dtype == torch.float32
+            assert torch.isfinite(loss)
+        trainer.close()
+        assert recipe == before
+        assert not torch.equal(weights, trained)
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@contextmanager
+def ranks_of_one(parallel: Parallel | None) -> Iterator[Parallel | None]:
+    """What is parallel, in a process group of this process alone."""
+    if parallel is None:
+        yield None
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        try:
+            yield dataclasses.replace(parallel, ranks=1)
+        finally:
+            dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", TECHNIQUES.names())
