@@ -3,7 +3,8 @@
     prepare(data) → build(model) → train(recipe) → compress(model) → deploy(predictor)
 
 Pipelines that agree up to a stage share its artefact: the data by baseline and the techniques
-that prepare it, the trained weights by data, baseline, the techniques up to training, and seed.
+that prepare it, the trained weights by data, baseline, the techniques up to training, and seed,
+what is fine-tuned after compression by the weights and the techniques that compress up to there.
 """
 
 from __future__ import annotations

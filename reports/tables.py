@@ -43,7 +43,7 @@ COLUMNS = (
     Column("Training memory", "train", "peak_memory"),
     Column("Time to quality", "train", "time_to_quality"),
 )
-LATENCY = COLUMNS[1]
+LATENCY, THROUGHPUT = COLUMNS[1:3]
 
 
 def stack_label(stack: str) -> str:
@@ -190,18 +190,17 @@ def preparation_table(run: Run) -> pd.DataFrame:
     """What is paid once before the first answer, and after how many calls it is earned back.
 
     Break-even: the extra seconds of preparation ÷ the seconds that a call saves, for each batch
-    size whose latency came out faster.
+    size that came out faster; by its latency, or by its throughput where that alone was measured.
     """
     rows = []
     for e in run.effects:
         if e.metric != "preparation" or e.stack == CONTROL:
             continue
-        faster = [
-            saved
-            for saved in headline(run.effects, LATENCY)
-            if (saved.baseline, saved.stack, saved.device) == (e.baseline, e.stack, e.device)
-            and saved.verdict == "faster"
-        ]
+        loads: dict[int, Effect] = {}  # by batch size
+        for load in (*headline(run.effects, LATENCY), *headline(run.effects, THROUGHPUT)):
+            if (load.baseline, load.stack, load.device) == (e.baseline, e.stack, e.device):
+                loads.setdefault(_batch(load), load)
+        earned = [_break_even(e, load) for load in loads.values() if load.verdict == "faster"]
         rows.append(
             {
                 "Baseline": e.baseline,
@@ -211,7 +210,7 @@ def preparation_table(run: Run) -> pd.DataFrame:
                 "Control": fmt.quantity(e.control, e.unit),
                 "Treatment": fmt.quantity(e.treatment, e.unit),
                 "Difference [interval]": fmt.effect(e),
-                "Break-even calls": "\n".join(_break_even(e, saved) for saved in faster) or "never",
+                "Break-even calls": "\n".join(earned) or ("never" if loads else "–"),
             }
         )
     names = ["Baseline", "Stack", "Scenario", "Device", "Control", "Treatment"]
@@ -284,11 +283,19 @@ def _size(e: Effect) -> float:
     return max(e.effect, 1 / e.effect)
 
 
-def _break_even(preparation: Effect, latency: Effect) -> str:
+def _break_even(preparation: Effect, load: Effect) -> str:
     extra = preparation.treatment - preparation.control
-    saved = latency.control - latency.treatment
+    saved = load.control - load.treatment
+    if load.scenario == THROUGHPUT.scenario:
+        saved = _batch(load) / load.control - _batch(load) / load.treatment
     calls = "at once" if extra <= 0 else f"{math.ceil(extra / saved):,}" if saved > 0 else "never"
-    return f"{calls} ({_points([latency])})" if latency.point else calls
+    return f"{calls} ({_points([load])})" if load.point else calls
+
+
+def _batch(e: Effect) -> int:
+    """Rows of a call of `e`; 1 where its point does not say."""
+    parts = (part.partition("=") for part in e.point.split(","))
+    return next((int(value) for name, _, value in parts if name == "batch"), 1)
 
 
 def _points(effects: list[Effect]) -> str:

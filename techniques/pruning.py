@@ -80,7 +80,8 @@ class PruneUnstructured(Technique):
     formats may use. With `fine_tune`, the weights that stay are trained so many epochs afterwards.
     In several `rounds` more is zeroed each time, with that training in between, by the cubic rule
     of Zhu and Gupta, "To Prune, or Not to Prune", 2017, arXiv:1710.01878: much at first, little at
-    the end. Rounds without training come to the same as one.
+    the end. Rounds without training come to the same as one. What fine-tunes later in a stack
+    trains the zeros too.
     """
 
     ratio: Ratio = 0.5

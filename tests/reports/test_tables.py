@@ -1,5 +1,6 @@
 """The tables of a run: what they say of known truths, of failures and of runs in progress."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -78,6 +79,26 @@ def test_preparation_pays_off_after_its_extra_seconds_over_the_seconds_a_call_sa
         12.0 / (effect.control - effect.treatment), rel=0.01
     )
     assert rest == "(batch 1)"
+
+
+def test_preparation_pays_off_by_throughput_where_no_latency_was_measured(run: Run) -> None:
+    found = row(tables.preparation_table(run), Baseline="dcnv2", Stack="compile")
+    calls, _, rest = found["Break-even calls"].splitlines()[-1].partition(" ")
+    effect = next(
+        e
+        for e in run.effects
+        if (e.baseline, e.stack, e.metric) == ("dcnv2", "compile", "throughput")
+    )
+    saved = 4096 / effect.control - 4096 / effect.treatment
+    assert float(calls.replace(",", "")) == pytest.approx(12.0 / saved, rel=0.01)
+    assert rest == "(batch 4096)"
+
+
+def test_preparation_without_any_load_has_no_break_even(run: Run) -> None:
+    alone = replace(run)
+    alone.__dict__["effects"] = [e for e in run.effects if e.metric == "preparation"]
+    found = row(tables.preparation_table(alone), Baseline="dcnv2", Stack="compile")
+    assert found["Break-even calls"] == "–"
 
 
 def test_preparation_of_what_is_no_faster_never_pays_off(run: Run) -> None:
