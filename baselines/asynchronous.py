@@ -197,7 +197,6 @@ class AsynchronousTrainer(Trainer):
         for worker, (loss, counts, random) in zip(busy, given, strict=True):
             for parameter, slot, count in zip(self._trained, worker.slots, counts, strict=True):
                 parameter.grad = slot.take(count, self._tables.get(id(parameter), False))
-            self._begin_step()
             self.update()
             stale = self._updates - worker.read_at
             self._updates += 1

@@ -152,7 +152,6 @@ class Trainer:
 
         Does not wait for the device, except that SparseAdam does. last: of its epoch.
         """
-        self._begin_step()
         with self._team.exchange(last) as summed:
             loss = self.gradient(batch)
         if summed:
@@ -173,6 +172,9 @@ class Trainer:
 
     def update(self, summed: int = 1) -> None:
         """Update by the mean of the gradients of `summed` batches, and clear them."""
+        if self._steps < self.recipe.warmup_steps:
+            self._set_rate()
+        self._steps += summed
         for optimiser in self.optimisers:
             self._scaler.unscale_(optimiser)
         if summed > 1:
@@ -194,11 +196,6 @@ class Trainer:
 
     def close(self) -> None:
         """End what training has started beside itself. Here that is nothing."""
-
-    def _begin_step(self) -> None:
-        if self._steps < self.recipe.warmup_steps:
-            self._set_rate()
-        self._steps += 1
 
     def _loss(self, batch: Batch) -> Tensor:
         if not self.recipe.contexts:
