@@ -39,6 +39,8 @@ COLUMNS = (
     Column("Training", "train"),
     Column("Training memory", "train", "peak_memory"),
     Column("Time to quality", "train", "time_to_quality"),
+    Column("Training on ranks", "distributed"),
+    Column("Time to quality on ranks", "distributed", "time_to_quality"),
 )
 LATENCY = COLUMNS[1]
 
