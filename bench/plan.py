@@ -101,7 +101,7 @@ def _reasons(
         reason = against
         if not reason and not trained and scenario.stages == TRAINING_STAGES:
             reason = "the model is complete when built: there is no training to measure"
-        if not reason and stack != CONTROL and scenario.stages == TRAINING_STAGES:
+        if not reason and "train" in changed and scenario.stages == TRAINING_STAGES:
             reason = _ranks_against(scenario, pipeline)
         if not reason and stack != CONTROL and not changed & scenario.stages:
             shown = "training" if scenario.stages == TRAINING_STAGES else scenario.name

@@ -151,6 +151,7 @@ class Ranks:
         self._commands = commands or [()] * count
         self._answers: queue.Queue[tuple[int, Answer | None]] = queue.Queue()
         self.processes: list[subprocess.Popen[str]] = []
+        self._over: set[int] = set()  # ranks that will say nothing more
         self._folder = tempfile.TemporaryDirectory(prefix="leanrec-ranks-")
 
     def __enter__(self) -> Ranks:
@@ -219,6 +220,8 @@ class Ranks:
         heard: dict[int, Any] = {}
         limit = time.monotonic() + (timeout or 0.0)
         while len(heard) < self.count:
+            if ended := sorted(self._over - heard.keys()):
+                raise self._ended(ended[0])
             left = max(0.0, limit - time.monotonic()) if timeout is not None else None
             try:
                 rank, row = self._answers.get(timeout=left)
@@ -230,14 +233,12 @@ class Ranks:
                     "Use a faster link, smaller batches or fewer ranks.",
                 ) from None
             if row is None:
-                if rank in heard:
-                    continue
-                raise self._ended(rank)
-            if isinstance(row, Failed):
+                self._over.add(rank)
+            elif isinstance(row, Failed):
                 if row.diverged:
                     raise NonFiniteLoss(row.cause)
                 raise LeanRecError(row.cause, row.consequence, row.fix)
-            if isinstance(row, EpochOver):
+            elif isinstance(row, EpochOver):
                 tell(row)
             elif isinstance(row, wanted):
                 heard[rank] = row
@@ -246,9 +247,12 @@ class Ranks:
     def _ended(self, first: int) -> LeanRecError:
         """What to say of a rank's end. One that a signal ended is the cause of the others' ends."""
         limit = time.monotonic() + GRACE
-        while time.monotonic() < limit and any(p.poll() is None for p in self.processes):
+        while True:
+            codes = [process.poll() for process in self.processes]
+            known = None not in codes or any(code is not None and code < 0 for code in codes)
+            if known or time.monotonic() > limit:
+                break
             time.sleep(0.05)
-        codes = [process.poll() for process in self.processes]
         rank = next((r for r, code in enumerate(codes) if code is not None and code < 0), first)
         code = codes[rank]
         said = self._log(rank).read_text(errors="replace").strip().splitlines()

@@ -42,6 +42,8 @@ COLUMNS = (
     Column("Training", "train"),
     Column("Training memory", "train", "peak_memory"),
     Column("Time to quality", "train", "time_to_quality"),
+    Column("Training on ranks", "distributed"),
+    Column("Time to quality on ranks", "distributed", "time_to_quality"),
 )
 LATENCY, THROUGHPUT = COLUMNS[1:3]
 

@@ -30,6 +30,7 @@ FOUR = [
     ("ddp-hierarchical(period=1, rounds=2, warmup=2)", DCNV2),
 ]
 Seen = dict[str, Any]
+REBUILT = 5  # by then DDP has told the other ranks once how it orders gradients: 60 bytes
 TIMEOUT = 300  # seconds, on a host that does much else
 
 
@@ -80,12 +81,12 @@ def test_so_do_four(four: Seen) -> None:
 def test_an_accumulated_update_is_that_of_the_batches_together(two: Seen) -> None:
     seen = two[f"ddp-accumulate/{DCNV2}"]
     assert seen["off"] < 1e-4
-    assert [collectives for collectives, *_ in seen["steps"][4:]] == [0, 0, 0, 1]
+    assert [collectives for collectives, *_ in seen["steps"][REBUILT:]] == [0, 0, 1]
 
 
 def test_what_ddp_sends_for_a_batch_is_its_weights_tables_included(two: Seen, four: Seen) -> None:
     for seen, ranks in ((two[f"ddp/{DCNV2}"], 2), (four[f"ddp(ranks=4)/{DCNV2}"], 4)):
-        for collectives, payload, sent in seen["steps"][1:]:
+        for collectives, payload, sent in seen["steps"][REBUILT:]:
             assert collectives >= 1
             assert payload == seen["weights"]
             assert sent == pytest.approx(2 * (ranks - 1) / ranks * payload)
