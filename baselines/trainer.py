@@ -85,7 +85,7 @@ class Trainer:
         self._trained = [p for p in self.model.parameters() if p.requires_grad]
         self._rate, self._steps = recipe.lr, 0
         self.optimisers = self._optimisers()
-        self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.scale_loss)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.scale_loss)
         self.model.train()
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
@@ -139,15 +139,15 @@ class Trainer:
         self._steps += 1
         with matmul_precision(self.recipe.matmul_precision):
             loss = self._loss(batch)
-            self._scaler.scale(loss).backward()
+            self.scaler.scale(loss).backward()
         for optimiser in self.optimisers:
-            self._scaler.unscale_(optimiser)
+            self.scaler.unscale_(optimiser)
         if self.recipe.clip_norm is not None:
             clip(self._trained, self.recipe.clip_norm)
         for optimiser in self.optimisers:
-            self._scaler.step(optimiser)
+            self.scaler.step(optimiser)
             optimiser.zero_grad()
-        self._scaler.update()
+        self.scaler.update()
         return loss.detach()
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -233,7 +233,7 @@ class Trainer:
         }
         state: dict[str, Any] = {
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            "scaler": self._scaler.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "order": self._order.get_state(),
             "cpu": torch.get_rng_state(),
         }
@@ -250,7 +250,7 @@ class Trainer:
         self._rate, self._steps = progress["rate"], progress["steps"]
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        self._scaler.load_state_dict(state["scaler"])
+        self.scaler.load_state_dict(state["scaler"])
         self._order.set_state(state["order"])
         torch.set_rng_state(state["cpu"])
         if self.device.type == "cuda":
