@@ -101,7 +101,7 @@ class Trainer:
         self._trained = [p for p in self._team.model.parameters() if p.requires_grad]
         self._rate, self._steps = recipe.lr, 0
         self.optimisers = self._optimisers()
-        self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.scale_loss)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.scale_loss)
         self._team.model.train()
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
@@ -167,7 +167,7 @@ class Trainer:
             loss = self._loss(batch)
             if weight != 1:
                 loss = loss * weight
-            self._scaler.scale(loss).backward()
+            self.scaler.scale(loss).backward()
         return loss.detach()
 
     def update(self, summed: int = 1) -> None:
@@ -176,7 +176,7 @@ class Trainer:
             self._set_rate()
         self._steps += summed
         for optimiser in self.optimisers:
-            self._scaler.unscale_(optimiser)
+            self.scaler.unscale_(optimiser)
         if summed > 1:
             for parameter in self._trained:
                 if parameter.grad is not None:
@@ -184,8 +184,8 @@ class Trainer:
         if self.recipe.clip_norm is not None:
             clip(self._trained, self.recipe.clip_norm, self._team.norm)
         for optimiser in self.optimisers:
-            self._scaler.step(optimiser)
-        self._scaler.update()
+            self.scaler.step(optimiser)
+        self.scaler.update()
         self._team.updated(self._trained)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
@@ -284,7 +284,7 @@ class Trainer:
         }
         state: dict[str, Any] = {
             "optimisers": [self._team.state_of(optimiser) for optimiser in self.optimisers],
-            "scaler": self._scaler.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "order": self._order.get_state(),
             "cpu": self._team.gather(torch.get_rng_state()),
         }
@@ -306,7 +306,7 @@ class Trainer:
         self._rate, self._steps = progress["rate"], progress["steps"]
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             self._team.load(optimiser, saved)
-        self._scaler.load_state_dict(state["scaler"])
+        self.scaler.load_state_dict(state["scaler"])
         self._order.set_state(state["order"])
         self._team.resume(self._steps)
         torch.set_rng_state(state["cpu"][self._team.rank])

@@ -110,9 +110,9 @@ class Int8WeightOnly(WideLinear):
     Source: the W8A16 scheme of Frantar et al., "GPTQ", arXiv:2210.17323, section 2, with plain
     rounding and a scale for each output, by PyTorch's `_weight_int8pack_mm`. Inputs are rounded
     to bfloat16, not to 8 bits, so it errs less than `int8-linear` and needs no ranges. Layers are
-    a quarter the size. A technique for memory and for small batches, which wait for the weights:
-    expect gains up to about ten rows on a CPU with AVX512, and a loss in large batches against
-    `bf16-weights`, since the weights are cast at every call.
+    a quarter the size. A technique for memory and for small batches of wide layers, which wait
+    for the weights: expect gains up to about ten rows on a CPU with AVX512. Beyond, the weights
+    are cast at every call: a loss unless the product is large, and always against `bf16-weights`.
     """
 
     requires = Requires(modules=(nn.Linear,))

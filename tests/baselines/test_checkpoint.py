@@ -28,6 +28,8 @@ RECIPES = {
     "dense": Recipe(lr=0.02, plateau=0.5, embedding_l2=0.01),
     "sparse": Recipe(lr=0.02, sparse_embeddings=True, warmup_steps=25),
     "adamw": Recipe(optimiser="adamw", lr=0.02, betas=(0.8, 0.98), weight_decay=0.1),
+    "narrow": Recipe(lr=0.02, embedding_l2=0.01, moments="bfloat16"),
+    "scaled": Recipe(lr=0.02, scale_loss=True),
 }
 
 

@@ -1,0 +1,133 @@
+"""Techniques that change how a product is computed, beside the bare kernels that they call.
+
+Both arms run the same multilayer perceptron, so the ratio of their rates is the share of the bare
+kernel's speed-up that a technique keeps; the note says what that speed-up over float32 is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
+from torch.nn import functional
+
+from bench.speed import Goal, SpeedRow, race, rate_row
+from techniques.base import TECHNIQUES, Context
+from techniques.quantised_linear import StaticLinear
+
+WIDTHS, DEPTH, BATCH = (400, 1024), 3, 512
+CALLS = {400: 8, 1024: 2}  # in an arm of a pair: tens of milliseconds
+CPU = torch.device("cpu")
+
+Model = Callable[[Tensor], Tensor]
+
+
+def rows(quick: bool = False) -> list[SpeedRow]:
+    """Rows a second of an MLP, for each technique and width; one thread."""
+    widths, pairs = (WIDTHS[:1], 2) if quick else (WIDTHS, 6)
+    with _one_thread(), torch.inference_mode():
+        return [_row(name, width, pairs) for name in BARE for width in widths]
+
+
+def models(name: str, width: int) -> tuple[Model, Model, Model, Tensor]:
+    """The MLP under the technique, by the bare kernel and as it is, and rows for it."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(DEPTH) for layer in (nn.Linear(width, width), nn.ReLU())]
+    control, x = nn.Sequential(*layers).eval(), torch.randn(BATCH, width)
+    technique, context = TECHNIQUES.make(name), Context("ctr", CPU, 0, ((x,),))
+    served = technique.deploy(technique.compress(control, context), context)
+    return served, BARE[name][0](control, x), control, x
+
+
+def _row(name: str, width: int, pairs: int) -> SpeedRow:
+    *made, x = models(name, width)
+    ours, bare, plain = (_calls(model, x, width) for model in made)
+    gain = 1 / race(bare, plain, pairs).ratio
+    note = (
+        f"MLP {width}×{DEPTH}, batch {BATCH}, one thread; bare: {BARE[name][1]}, {gain:.2g} times "
+        "as fast as float32 in eager mode"
+    )
+    raced, goal = race(ours, bare, pairs), Goal("at least", 0.9)
+    return rate_row(
+        f"{name}, {width} wide", "rows/s", BATCH * CALLS[width], raced, goal, None, note
+    )
+
+
+def _calls(model: Model, x: Tensor, width: int) -> Callable[[], None]:
+    def work() -> None:
+        for _ in range(CALLS[width]):
+            model(x)
+
+    return work
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _dynamic(control: nn.Sequential, x: Tensor) -> Model:
+    model: Model = quantize_dynamic(control, {nn.Linear}, torch.qint8)
+    return model
+
+
+def _static(control: nn.Sequential, x: Tensor) -> Model:
+    kernel = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    packed = []
+    for layer in control:
+        if isinstance(layer, nn.Linear):
+            static = StaticLinear(layer, min(float(x.min()), 0.0), float(x.max()))
+            packed.append((static.scale, static.zero_point, static.packed))
+        x = layer(x)
+
+    def model(x: Tensor) -> Tensor:
+        for held in packed:
+            x = kernel(x, *held).relu_()
+        return x
+
+    return model
+
+
+def _bfloat16(control: nn.Sequential, x: Tensor) -> Model:
+    held = [
+        (layer.weight.bfloat16(), layer.bias.bfloat16())
+        for layer in control
+        if isinstance(layer, nn.Linear)
+    ]
+
+    def model(x: Tensor) -> Tensor:
+        x = x.bfloat16()
+        for weight, bias in held:
+            x = functional.linear(x, weight, bias).relu_()
+        return x.float()
+
+    return model
+
+
+def _onednn(control: nn.Sequential, x: Tensor) -> Model:
+    kernel = torch.ops.mkldnn._linear_pointwise
+    held = [(m.weight, m.bias) for m in control if isinstance(m, nn.Linear)]
+
+    def model(x: Tensor) -> Tensor:
+        for weight, bias in held:
+            x = kernel(x, weight, bias, "none", [], "").relu_()
+        return x
+
+    return model
+
+
+BARE: dict[str, tuple[Callable[[nn.Sequential, Tensor], Model], str]] = {
+    "int8-linear": (_dynamic, "torch's quantize_dynamic"),
+    "int8-static": (_static, "FBGEMM's operator"),
+    "bf16": (_bfloat16, "weights held in bfloat16"),
+    "bf16-weights": (_bfloat16, "weights held in bfloat16"),
+    "onednn-fp32": (_onednn, "oneDNN's operator"),
+}

@@ -1,0 +1,27 @@
+"""The bare kernels that techniques are held against do the same work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench.speed.kernels import BARE, models, rows
+
+
+@pytest.mark.parametrize("name", BARE)
+@torch.inference_mode()
+def test_the_bare_kernel_answers_as_the_technique(name: str) -> None:
+    ours, bare, control, x = models(name, 64)
+    exact = control(x)
+    error = (ours(x) - exact).norm()
+    assert (ours(x) - bare(x)).norm() <= 1.5 * error
+    assert error < 0.05 * exact.norm()
+
+
+@pytest.mark.slow
+def test_every_technique_has_a_row_and_the_threads_come_back() -> None:
+    threads = torch.get_num_threads()
+    made = rows(quick=True)
+    assert [row.work for row in made] == [f"{name}, 400 wide" for name in BARE]
+    assert all(row.ratio and row.ratio > 0 for row in made)
+    assert torch.get_num_threads() == threads
