@@ -27,7 +27,12 @@ from bench.verdicts import (
     tolerated_loss,
 )
 
-HEADLINES = {"train": "throughput", "offline": "throughput", "single-stream": "latency"}
+HEADLINES = {
+    "train": "throughput",
+    "offline": "throughput",
+    "single-stream": "latency",
+    "cache-phases": "warm_latency",
+}
 UNDEFINED_RESAMPLES = 0.1  # the share of undefined resamples beyond which there is no interval
 Fields = dict[str, Any]  # of a `bench.effects.Effect`
 

@@ -52,7 +52,7 @@ class StoredEmbedding(Cache):
         Raises IndexError for other ids.
         """
         flat = ids.reshape(-1).numpy()
-        if len(flat) and not 0 <= flat.min() <= flat.max() < self.num_embeddings:
+        if len(flat) and flat.view(f"u{flat.itemsize}").max() >= self.num_embeddings:
             raise IndexError(f"an id is not in 0…{self.num_embeddings - 1}")
         rows = self.look_up(flat)
         return rows.view(*ids.shape, self.embedding_dim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from techniques.recency import RecencyQueue
+from techniques.recency import RecencyQueue, last_of_each
 from techniques.row_cache import Batch, Policy
 from techniques.sketch import FadingSketch
 
@@ -55,8 +55,8 @@ class TinyLFU(Policy):
         hits = self.window.touch(slots[in_window])
         others = slots[~in_window]
         on_probation = others[self.probation.holds(others)]
+        self.probation.remove(last_of_each(on_probation, np.empty(self.capacity, np.int32)))
         hits += self.protected.touch(others)
-        self.probation.remove(on_probation)
         demoted = self.protected.pop(max(0, len(self.protected) - self.protected_room))
         self.probation.touch(demoted)
         return hits
