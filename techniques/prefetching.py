@@ -27,7 +27,8 @@ class Prefetch(RowStoring):
     computes longer than its rows take to come, and a rest where it does not; nothing where
     nobody tells what comes next, as when one request follows another's answer. Tables that a
     technique before this one has stored keep their cache, which the thread asks what is missing;
-    others are stored alone. Rows on their way are memory beside the cache's.
+    others are stored alone. Rows on their way are memory beside the cache's, and finding them takes
+    processor time beside the load's: where that is much, give the scenario two threads.
     """
 
     store_microseconds: Microseconds = 0.0

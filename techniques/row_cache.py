@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from techniques.counters import Cache
+from techniques.counters import Cache, refuse_graphs
 from techniques.recency import RecencyQueue, last_of_each
 from techniques.row_store import RowStore
 
@@ -49,8 +49,9 @@ class StoredEmbedding(Cache):
     def forward(self, ids: Tensor) -> Tensor:
         """ids: int32 or int64 [...], in 0…n−1. Returns [..., d], the table's rows to the bit.
 
-        Raises IndexError for other ids.
+        Raises IndexError for other ids, LeanRecError where torch compiles it.
         """
+        refuse_graphs()
         flat = ids.reshape(-1).numpy()
         if len(flat) and flat.view(f"u{flat.itemsize}").max() >= self.num_embeddings:
             raise IndexError(f"an id is not in 0…{self.num_embeddings - 1}")
