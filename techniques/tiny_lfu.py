@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from techniques.recency import RecencyQueue, last_of_each
-from techniques.row_cache import Batch, Policy
+from techniques.row_cache import Asked, Policy
 from techniques.sketch import FadingSketch
 
 WINDOW, PROTECTED = 0.01, 0.8  # of the capacity; of what is not the window
@@ -61,16 +61,16 @@ class TinyLFU(Policy):
         self.probation.touch(demoted)
         return hits
 
-    def settle(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def settle(self, asked: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As the class says."""
-        self._count(batch.ids)
-        self._hit(batch.slots[batch.slots >= 0])
-        missing = batch.missing
+        self._count(asked.ids)
+        self._hit(asked.slots[asked.slots >= 0])
+        missing = asked.missing
         surplus = max(0, len(self.window) + len(missing) - self.window_room)
         old = self.window.pop(min(surplus, len(self.window)))
         new = np.arange(surplus - len(old))  # of `missing`: candidates at once
-        ids = np.concatenate((batch.id_of[old], missing[new]))
-        wins, beaten = self._duel(ids, batch.id_of)
+        ids = np.concatenate((asked.id_of[old], missing[new]))
+        wins, beaten = self._duel(ids, asked.id_of)
         old_wins, new_wins = wins[: len(old)], wins[len(old) :]
         admitted = np.concatenate((new[new_wins], np.arange(len(new), len(missing))))
         leaving = np.concatenate((beaten, old[~old_wins]))

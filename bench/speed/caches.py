@@ -15,8 +15,9 @@ from baselines.data.draws import zipf
 from bench.caching import che, optimum, zipf_probabilities
 from bench.meters.clock import time_window
 from bench.speed import Goal, SpeedRow, race, rate_row
+from techniques.eviction import LRU
 from techniques.prefetching import Prefetching
-from techniques.row_cache import LRU, Policy, RowCache, StoredEmbedding
+from techniques.row_cache import Policy, RowCache, StoredEmbedding
 from techniques.row_store import RowStore
 from techniques.tiny_lfu import TinyLFU
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from baselines.base import Batch
 from techniques.base import TECHNIQUES, Context
+from techniques.eviction import LRU
 from techniques.prefetching import Prefetching
-from techniques.row_cache import LRU, RowCache, StoredEmbedding
+from techniques.row_cache import RowCache, StoredEmbedding
 from techniques.row_store import RowStore
 
 ROWS = 300
