@@ -34,6 +34,7 @@ HEADLINES = {
     "single-stream": "latency",
     "server": "throughput_at_sla",
     "cold-start": "time_to_first_answer",
+    "cache-phases": "warm_latency",
 }
 _MISSED = {  # metric → what an arm did whose value is not a number to compare
     SAMPLES_TO_TARGET: "did not reach the target quality",

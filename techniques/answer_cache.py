@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.base import Batch
-from techniques.counters import Cache, CacheCounts
+from techniques.counters import Cache, CacheCounts, refuse_graphs
 from techniques.recency import RecencyQueue, last_of_each
 
 _ODD = np.random.default_rng(0).integers(2**63, 2**64, 2, np.uint64) | np.uint64(1)
@@ -54,7 +54,11 @@ class AnswerCache(Cache):
         self.counts = CacheCounts()
 
     def forward(self, *request: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """As `compute`; a kept row is what was answered then."""
+        """As `compute`; a kept row is what was answered then.
+
+        Raises LeanRecError where torch compiles it.
+        """
+        refuse_graphs()
         rows, now = self._find(_words(request)), self.clock()
         live = rows.slots >= 0
         if self.used:

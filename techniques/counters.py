@@ -6,7 +6,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
+
+from baselines.errors import LeanRecError
 
 
 @dataclass
@@ -55,3 +58,14 @@ class Cache(nn.Module):
 def caches(predictor: nn.Module) -> list[Cache]:
     """The caches in what is served, each once."""
     return [module for module in predictor.modules() if isinstance(module, Cache)]
+
+
+def refuse_graphs() -> None:
+    """Raises LeanRecError where torch compiles or exports its caller: what a cache does depends on
+    what it holds, and a graph would do the same for ever."""
+    if torch.compiler.is_compiling():
+        raise LeanRecError(
+            "A cache cannot be inside a compiled or exported graph.",
+            "The predictor cannot be served so.",
+            "Name what compiles or exports before the cache of answers, or leave one of them out.",
+        )

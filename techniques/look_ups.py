@@ -16,23 +16,24 @@ Read = Callable[[int, Tensor], Tensor]  # from the number of a table, and ids, t
 class LookUps:
     """Runs a copy of `predictor` whose tables are `read`, and stops it at its last look-up.
 
-    The copy shares all weights. How many look-ups there are is learned from one whole run.
+    The copy shares all weights. `count`, how many look-ups a request makes, is learned from one
+    whole run.
     """
 
     def __init__(
         self, predictor: nn.Module, tables: Sequence[nn.Module], example: Batch, read: Read
     ) -> None:
         """tables: modules of `predictor`, from ids [...] to rows [..., d]. example: a request."""
-        self._read, self._left, self._count = read, -1, 0
+        self._read, self._left, self.count = read, -1, 0
         instead = {table: _Table(number, self._look_up) for number, table in enumerate(tables)}
         self._predictor = copy_with(predictor, instead)
         with torch.inference_mode():
             self._predictor(*example)
-        self._count = -1 - self._left
+        self.count = -1 - self._left
 
     def __call__(self, *request: Tensor) -> None:
         """`read` what the request asks of the tables, in the order in which it does."""
-        self._left = self._count
+        self._left = self.count
         try:
             with torch.inference_mode():
                 self._predictor(*request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,8 +16,6 @@ from techniques.row_cache import StoredEmbedding
 from techniques.row_caching import Microseconds, RowStoring
 from techniques.row_store import RowStore
 
-AHEAD = 2  # requests whose rows are held or on their way: the current one and the next
-
 
 @technique("prefetch")
 @dataclass(frozen=True)
@@ -30,7 +27,8 @@ class Prefetch(RowStoring):
     computes longer than its rows take to come, and a rest where it does not; nothing where
     nobody tells what comes next, as when one request follows another's answer. Tables that a
     technique before this one has stored keep their cache, which the thread asks what is missing;
-    others are stored alone. Rows on their way are memory beside the cache's.
+    others are stored alone. Rows on their way are memory beside the cache's, and finding them takes
+    processor time beside the load's: where that is much, give the scenario two threads.
     """
 
     store_microseconds: Microseconds = 0.0
@@ -45,18 +43,18 @@ class Prefetch(RowStoring):
 
 
 @dataclass
-class _Told:
-    """A request told ahead; what was fetched for it: table number → (ids, rows) of its look-ups."""
+class _Fetch:
+    """What a thread fetches for a request: table number → (ids, rows) of each look-up."""
 
     request: Batch
-    fetched: dict[int, list[tuple[np.ndarray, Tensor]]] = field(default_factory=dict)
-    thread: threading.Thread | None = None
+    found: dict[int, list[tuple[np.ndarray, Tensor]]] = field(default_factory=dict)
 
 
 class Prefetching(nn.Module):
     """Serves what `predictor` does, and sooner where it was told `ahead` what it would be asked.
 
-    Its answers do not depend on what it was told: a row that is not there in time is fetched.
+    The thread starts once the current request has its own rows, so that it finds the caches as the
+    next one will. Answers do not depend on what was told: what is not there is fetched.
     """
 
     def __init__(self, predictor: nn.Module, example: Batch) -> None:
@@ -64,51 +62,52 @@ class Prefetching(nn.Module):
         super().__init__()
         self.predictor = predictor
         self.tables = [m for m in predictor.modules() if isinstance(m, StoredEmbedding)]
-        self._told: deque[_Told] = deque(maxlen=AHEAD)
-        self._current: _Told | None = None
-        self._look_ups = LookUps(predictor, self.tables, example, self._fetch)
+        self._next: Batch | None = None
+        self._fetch: _Fetch | None = None
+        self._thread: threading.Thread | None = None
+        self._look_ups = LookUps(predictor, self.tables, example, self._read)
+        self._left = 0  # look-ups that the current request has still to make
+        for table in self.tables:
+            table.register_forward_hook(self._looked_up)
 
     def ahead(self, *request: Tensor) -> None:
-        """Begin to fetch what `request` needs, which will be asked next but for the current one."""
-        told, before = _Told(request), self._told[-1].thread if self._told else None
-        told.thread = threading.Thread(target=self._look_ahead, args=(told, before))
-        told.thread.start()
-        self._told.append(told)
+        """Say what will be asked after the request that comes now."""
+        self._next = request
 
     def forward(self, *request: Tensor) -> Tensor | tuple[Tensor, ...]:
         """As the predictor."""
-        for number, parts in self._fetched(request).items():
+        for number, parts in self._found(request).items():
             ids, first = np.unique(np.concatenate([ids for ids, _ in parts]), return_index=True)
             rows = torch.cat([rows for _, rows in parts])
             self.tables[number].staged = ids, rows[torch.from_numpy(first)]
+        self._left = self._look_ups.count
         answer: Tensor | tuple[Tensor, ...] = self.predictor(*request)
         for table in self.tables:
             table.staged = None
         return answer
 
-    def _fetched(self, request: Batch) -> dict[int, list[tuple[np.ndarray, Tensor]]]:
+    def _found(self, request: Batch) -> dict[int, list[tuple[np.ndarray, Tensor]]]:
         """What was fetched for `request`, once it is all there; nothing where nobody told."""
-        for told in list(self._told):
-            if all(a is b for a, b in zip(told.request, request, strict=True)):
-                while self._told.popleft() is not told:
-                    pass  # told, and not asked
-                assert told.thread is not None
-                told.thread.join()
-                return told.fetched
-        return {}
+        if self._fetch is None or self._thread is None:
+            return {}
+        self._thread.join()
+        fetch, self._fetch, self._thread = self._fetch, None, None
+        told = all(a is b for a, b in zip(fetch.request, request, strict=True))
+        return fetch.found if told else {}
 
-    def _look_ahead(self, told: _Told, before: threading.Thread | None) -> None:
-        if before is not None:
-            before.join()  # one request after another, as they were told
-        self._current = told
-        self._look_ups(*told.request)
+    def _looked_up(self, *_: object) -> None:
+        """After the last look-up of a request, begin to fetch for the next."""
+        self._left -= 1
+        if self._left == 0 and self._next is not None:
+            self._fetch, self._next = _Fetch(self._next), None
+            self._thread = threading.Thread(target=self._look_ups, args=self._fetch.request)
+            self._thread.start()
 
-    def _fetch(self, number: int, ids: Tensor) -> Tensor:
+    def _read(self, number: int, ids: Tensor) -> Tensor:
         """Fetch what a table does not hold of `ids`. The zeros it returns lead to later look-ups;
         if these depended on them, their rows would be fetched when they are asked."""
         table = self.tables[number]
-        if self._current is not None:
+        if self._fetch is not None:
             absent = table.absent(ids.reshape(-1).numpy())
-            found = self._current.fetched.setdefault(number, [])
-            found.append((absent, table.store.read(absent)))
+            self._fetch.found.setdefault(number, []).append((absent, table.store.read(absent)))
         return torch.zeros(*ids.shape, table.embedding_dim, dtype=table.store.dtype)

@@ -44,9 +44,9 @@ class RecencyQueue(nn.Module):
         """
         place = self.place.numpy()
         before = place[slots]
-        distinct = last_of_each(slots, place)
-        place[slots] = before
-        self.size += int(np.count_nonzero(place[distinct] < 0))
+        last = last_places(slots, place)
+        distinct = slots[last]
+        self.size += int(np.count_nonzero(before[last] < 0))
         if self.tail + len(distinct) > len(self.log):
             place[distinct] = -1  # their entries need not be packed
             self._pack()
@@ -57,11 +57,9 @@ class RecencyQueue(nn.Module):
         return len(distinct)
 
     def remove(self, slots: np.ndarray) -> None:
-        """Take out `slots`, which are in here."""
-        place = self.place.numpy()
-        distinct = last_of_each(slots, place)
-        place[distinct] = -1
-        self.size -= len(distinct)
+        """Take out `slots`, all different and in here."""
+        self.place.numpy()[slots] = -1
+        self.size -= len(slots)
 
     def oldest(self, count: int) -> np.ndarray:
         """The `count` slots at the front, oldest first; there are so many. They stay."""
@@ -97,12 +95,17 @@ class RecencyQueue(nn.Module):
         self.head, self.tail = 0, len(live)
 
 
-def last_of_each(keys: np.ndarray, scratch: np.ndarray) -> np.ndarray:
-    """The different ones of `keys` (int [N]), in the order of their last places.
+def last_places(keys: np.ndarray, scratch: np.ndarray) -> np.ndarray:
+    """Where in `keys` (int [N]) each different one stands last: int64, rising.
 
     scratch: an int32 array that keys index; what they index is overwritten. No sort: of several
     assignments to one place NumPy keeps the last.
     """
     order = np.arange(len(keys), dtype=np.int32)
     scratch[keys] = order
-    return keys[np.flatnonzero(scratch[keys] == order)]
+    return np.flatnonzero(scratch[keys] == order)
+
+
+def last_of_each(keys: np.ndarray, scratch: np.ndarray) -> np.ndarray:
+    """The different ones of `keys` (int [N]), in the order of their last places; as above."""
+    return keys[last_places(keys, scratch)]

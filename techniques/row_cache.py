@@ -1,4 +1,4 @@
-"""Embedding rows held in front of a store, and which of them stay: the modules of the techniques.
+"""Embedding rows held in front of a store; policies say which of them stay.
 
 Batch policy of every cache here. A look-up is one batch: its ids are looked up together, and the
 distinct ones that are missing are fetched by one read. Then every id of the batch counts as
@@ -9,18 +9,15 @@ served without. With batches of one id these are the policies of the textbooks.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from techniques.counters import Cache
-from techniques.recency import RecencyQueue, last_of_each
+from techniques.counters import Cache, refuse_graphs
+from techniques.recency import last_of_each
 from techniques.row_store import RowStore
-
-COUNT_BITS, STAMP_BITS = 23, 40  # of an LFU key: touches of a row, then when it was last touched
 
 
 class StoredEmbedding(Cache):
@@ -49,10 +46,11 @@ class StoredEmbedding(Cache):
     def forward(self, ids: Tensor) -> Tensor:
         """ids: int32 or int64 [...], in 0…n−1. Returns [..., d], the table's rows to the bit.
 
-        Raises IndexError for other ids.
+        Raises IndexError for other ids, LeanRecError where torch compiles it.
         """
+        refuse_graphs()
         flat = ids.reshape(-1).numpy()
-        if len(flat) and not 0 <= flat.min() <= flat.max() < self.num_embeddings:
+        if len(flat) and flat.view(f"u{flat.itemsize}").max() >= self.num_embeddings:
             raise IndexError(f"an id is not in 0…{self.num_embeddings - 1}")
         rows = self.look_up(flat)
         return rows.view(*ids.shape, self.embedding_dim)
@@ -65,7 +63,7 @@ class StoredEmbedding(Cache):
 
     def absent(self, ids: np.ndarray) -> np.ndarray:
         """Which of `ids` a look-up would fetch, were it now: rising, each once."""
-        return np.unique(ids)
+        return _rising(ids)
 
     def fetch(self, ids: np.ndarray) -> Tensor:
         """Rows of distinct ids (int [m]) that are not held: staged ones, or from the store."""
@@ -84,9 +82,15 @@ class StoredEmbedding(Cache):
         return f"{self.num_embeddings}, {self.embedding_dim}, capacity={self.capacity}"
 
 
+def _rising(ids: np.ndarray) -> np.ndarray:
+    """The different ones of `ids`, rising. A sort is faster here than NumPy's own, which hashes."""
+    ordered = np.sort(ids)
+    return ordered[np.flatnonzero(np.diff(ordered, prepend=-1))]
+
+
 @dataclass(frozen=True)
-class Batch:
-    """One look-up, to be settled by a policy.
+class Asked:
+    """One batch, to be settled by a policy.
 
     ids: int [N]. slots: int64 [N], −1 where an id is missing. hits: the distinct slots that were
     hit, and missing: the distinct missing ids [m], in the order of their last places. place: of
@@ -120,10 +124,10 @@ class Policy(nn.Module):
         """A batch that missed nothing; ids, slots: int [N]. Returns how many different ones."""
         return len(last_of_each(slots, np.empty(self.capacity, np.int32)))
 
-    def settle(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def settle(self, asked: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A batch that missed something.
 
-        Returns (which of `batch.missing` are admitted, the slots that they take, the slots whose
+        Returns (which of `asked.missing` are admitted, the slots that they take, the slots whose
         rows leave); a row that leaves may make room for one that is admitted.
         """
         nothing = np.empty(0, np.int32)
@@ -142,16 +146,20 @@ class RowCache(StoredEmbedding):
     slot_of: Tensor  # int32 [n], −1 where a row is not held
     id_of: Tensor  # int32 [capacity]
     table: Tensor  # [capacity, d]
+    held: Tensor  # int32, ids that are in it from the start
 
     def __init__(self, store: RowStore, policy: Policy, held: np.ndarray | None = None) -> None:
-        """held: ids that are in it from the start, at most `policy.capacity`."""
+        """held: distinct ids, at most `policy.capacity`."""
         super().__init__(store)
         self.policy, self.capacity = policy, policy.capacity
-        self.held = np.empty(0, np.int64) if held is None else held
-        empty = {"slot_of": torch.empty(store.count, dtype=torch.int32)}
-        empty["id_of"] = torch.empty(self.capacity, dtype=torch.int32)
-        empty["table"] = torch.empty(self.capacity, store.dim, dtype=store.dtype)
-        for name, tensor in empty.items():
+        always = np.empty(0, np.int32) if held is None else held.astype(np.int32)
+        tensors = {
+            "slot_of": torch.empty(store.count, dtype=torch.int32),
+            "id_of": torch.empty(self.capacity, dtype=torch.int32),
+            "table": torch.empty(self.capacity, store.dim, dtype=store.dtype),
+            "held": torch.from_numpy(always),
+        }
+        for name, tensor in tensors.items():
             self.register_buffer(name, tensor, False)
         self.clear()
 
@@ -160,12 +168,12 @@ class RowCache(StoredEmbedding):
         super().clear()
         self.policy.clear()
         self.slot_of.fill_(-1)
-        if len(self.held):
-            self._admit(self.held, np.arange(len(self.held)), self.store.read(self.held))
+        if len(held := self.held.numpy()):
+            self._admit(held, np.arange(len(held)), self.store.read(held))
 
     def absent(self, ids: np.ndarray) -> np.ndarray:
         """As `StoredEmbedding.absent`."""
-        return np.unique(ids[self.slot_of.numpy()[ids] < 0])
+        return _rising(ids[self.slot_of.numpy()[ids] < 0])
 
     def look_up(self, ids: np.ndarray) -> Tensor:
         """ids: int [N]. Returns [N, d]."""
@@ -184,8 +192,8 @@ class RowCache(StoredEmbedding):
         hits = last_of_each(slots[np.flatnonzero(slots >= 0)], np.empty(self.capacity, np.int32))
         self.counts.note(ids, len(ids) - len(miss), len(hits) + len(missing), len(hits))
         id_of = self.id_of.numpy()
-        batch = Batch(ids, slots, hits, missing, place, id_of)
-        admitted, new, leaving = self.policy.settle(batch)
+        asked = Asked(ids, slots, hits, missing, place, id_of)
+        admitted, new, leaving = self.policy.settle(asked)
         self.slot_of.numpy()[id_of[leaving]] = -1
         self._admit(missing[admitted], new, fetched[torch.from_numpy(admitted).long()])
         return rows
@@ -204,92 +212,3 @@ class RowCache(StoredEmbedding):
         place = scratch[ids]
         scratch[distinct] = -1
         return distinct, place
-
-
-class Evicting(Policy):
-    """Admits what is missing and evicts for it."""
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__(capacity)
-        self.used = 0
-
-    @abstractmethod
-    def victims(self, hits: np.ndarray, count: int) -> np.ndarray:
-        """`count` slots to evict, none of them among `hits`, which the batch reads."""
-
-    def settle(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Free slots first, then victims."""
-        room = self.capacity - len(batch.hits)
-        admitted = np.arange(max(0, len(batch.missing) - room), len(batch.missing))
-        free = np.arange(self.used, min(self.capacity, self.used + len(admitted)), dtype=np.int32)
-        leaving = self.victims(batch.hits, len(admitted) - len(free))
-        self.used += len(free)
-        slots = np.concatenate((free, leaving))
-        self.touch(batch.ids, batch.settled(admitted, slots))
-        return admitted, slots, leaving
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.used = 0
-
-
-class LRU(Evicting):
-    """The row touched longest ago goes."""
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__(capacity)
-        self.queue = RecencyQueue(capacity)
-
-    def touch(self, ids: np.ndarray, slots: np.ndarray) -> int:
-        """To the end of the queue."""
-        return self.queue.touch(slots)
-
-    def victims(self, hits: np.ndarray, count: int) -> np.ndarray:
-        """From the front of the queue, once the batch's hits are out of it."""
-        self.queue.remove(hits)
-        return self.queue.pop(count)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        super().clear()
-        self.queue.clear()
-
-
-class LFU(Evicting):
-    """The row touched the fewest times since it was admitted goes; of several, the one touched
-    longest ago. Choosing victims takes time proportional to the capacity."""
-
-    key: Tensor  # int64 [capacity], touches · 2^STAMP_BITS + the number of the last touch
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__(capacity)
-        self.register_buffer("key", torch.empty(capacity, dtype=torch.int64), False)
-        self.clear()
-
-    def touch(self, ids: np.ndarray, slots: np.ndarray) -> int:
-        """Each time that a slot stands in the batch counts."""
-        key = self.key.numpy()
-        distinct = last_of_each(slots, np.empty(self.capacity, np.int32))
-        touches = key >> STAMP_BITS
-        np.add.at(touches, slots, 1)
-        stamps = self.now + np.arange(len(distinct))
-        most = np.int64(2**COUNT_BITS - 1)
-        key[distinct] = (np.minimum(touches[distinct], most) << STAMP_BITS) + stamps
-        self.now += len(distinct)
-        return len(distinct)
-
-    def victims(self, hits: np.ndarray, count: int) -> np.ndarray:
-        """Those of the lowest keys. Their touches do not outlive them."""
-        if not count:
-            return np.empty(0, np.int32)
-        key = self.key.numpy()[: self.used].copy()
-        key[hits] = np.iinfo(np.int64).max
-        chosen = np.argpartition(key, count - 1)[:count].astype(np.int32)
-        self.key.numpy()[chosen] = 0
-        return chosen
-
-    def clear(self) -> None:
-        """Forget everything."""
-        super().clear()
-        self.key.zero_()
-        self.now = 0

@@ -6,15 +6,15 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from baselines.errors import LeanRecError
 from techniques.base import Change, Context, Requires, Technique, technique
+from techniques.eviction import LFU, LRU
 from techniques.look_ups import LookUps
-from techniques.row_cache import LFU, LRU, Policy, RowCache, StoredEmbedding
+from techniques.row_cache import Policy, RowCache, StoredEmbedding
 from techniques.row_store import RowStore
 from techniques.surgery import copy_with, exactly
 from techniques.tiny_lfu import TinyLFU
@@ -195,7 +195,7 @@ class StaticHotCache(RowCaching):
         assert counts is not None
         capacity = self.capacity(store.count)
         hottest = counts.argsort(descending=True, stable=True)[:capacity].numpy()
-        return RowCache(store, Policy(capacity), np.ascontiguousarray(hottest))
+        return RowCache(store, Policy(capacity), hottest)
 
     def counts(self, predictor: nn.Module, context: Context) -> list[Tensor | None]:
         """Of every row, by the train split. Raises LeanRecError where the context has none."""

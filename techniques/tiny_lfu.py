@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from techniques.recency import RecencyQueue
-from techniques.row_cache import Batch, Policy
+from techniques.recency import RecencyQueue, last_of_each
+from techniques.row_cache import Asked, Policy
 from techniques.sketch import FadingSketch
 
 WINDOW, PROTECTED = 0.01, 0.8  # of the capacity; of what is not the window
@@ -55,22 +55,22 @@ class TinyLFU(Policy):
         hits = self.window.touch(slots[in_window])
         others = slots[~in_window]
         on_probation = others[self.probation.holds(others)]
+        self.probation.remove(last_of_each(on_probation, np.empty(self.capacity, np.int32)))
         hits += self.protected.touch(others)
-        self.probation.remove(on_probation)
         demoted = self.protected.pop(max(0, len(self.protected) - self.protected_room))
         self.probation.touch(demoted)
         return hits
 
-    def settle(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def settle(self, asked: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As the class says."""
-        self._count(batch.ids)
-        self._hit(batch.slots[batch.slots >= 0])
-        missing = batch.missing
+        self._count(asked.ids)
+        self._hit(asked.slots[asked.slots >= 0])
+        missing = asked.missing
         surplus = max(0, len(self.window) + len(missing) - self.window_room)
         old = self.window.pop(min(surplus, len(self.window)))
         new = np.arange(surplus - len(old))  # of `missing`: candidates at once
-        ids = np.concatenate((batch.id_of[old], missing[new]))
-        wins, beaten = self._duel(ids, batch.id_of)
+        ids = np.concatenate((asked.id_of[old], missing[new]))
+        wins, beaten = self._duel(ids, asked.id_of)
         old_wins, new_wins = wins[: len(old)], wins[len(old) :]
         admitted = np.concatenate((new[new_wins], np.arange(len(new), len(missing))))
         leaving = np.concatenate((beaten, old[~old_wins]))

@@ -20,7 +20,8 @@ from bench.caching import (
     zipf_exponent,
     zipf_probabilities,
 )
-from techniques.row_cache import LFU, LRU, Policy, RowCache
+from techniques.eviction import LFU, LRU
+from techniques.row_cache import Policy, RowCache
 from techniques.row_store import RowStore
 from techniques.tiny_lfu import TinyLFU
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.data.draws import zipf
+from techniques.eviction import LFU, LRU
 from techniques.recency import RecencyQueue, last_of_each
-from techniques.row_cache import LFU, LRU, Policy, RowCache, StoredEmbedding
+from techniques.row_cache import Policy, RowCache, StoredEmbedding
 from techniques.row_store import RowStore
 from techniques.sizes import deployed_bytes
 from techniques.sketch import MOST, SAMPLE, FadingSketch

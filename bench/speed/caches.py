@@ -1,0 +1,153 @@
+"""Row caches: look-ups beside a cache of one id at a time, hits beside what theory says, and how
+much of a slow store's time is hidden by looking ahead."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.data.draws import zipf
+from bench.caching import che, optimum, zipf_probabilities
+from bench.meters.clock import time_window
+from bench.speed import Goal, SpeedRow, race, rate_row
+from techniques.eviction import LRU
+from techniques.prefetching import Prefetching
+from techniques.row_cache import Policy, RowCache, StoredEmbedding
+from techniques.row_store import RowStore
+from techniques.tiny_lfu import TinyLFU
+
+DIM, BATCH, EXPONENT, SHARE = 16, 4096, 1.05, 0.1
+WIDTH, LAYERS, ASKED, MICROSECONDS = 512, 12, 256, 50.0  # of the model that hides a store
+
+
+class OneByOne:
+    """LRU over an OrderedDict: each id is looked up, moved to the end, fetched or evicted alone."""
+
+    def __init__(self, table: np.ndarray, capacity: int) -> None:
+        self.table, self.capacity = table, capacity
+        self.rows: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        """ids: [N]. Returns [N, d]."""
+        found = []
+        for i in ids.tolist():
+            row = self.rows.get(i)
+            if row is not None:
+                self.rows.move_to_end(i)
+            else:
+                row = self.table[i].copy()
+                if len(self.rows) >= self.capacity:
+                    self.rows.popitem(last=False)
+                self.rows[i] = row
+            found.append(row)
+        return np.stack(found)
+
+
+class Deep(nn.Module):
+    """Rows of a table, then matrix products that take longer than the rows do to come."""
+
+    def __init__(self, table: nn.Module) -> None:
+        super().__init__()
+        self.table = table
+        self.layers = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: int64 [B]. Returns [B]."""
+        x: Tensor = self.layers(self.table(ids).repeat(1, WIDTH // DIM)).sum(1)
+        return x
+
+
+def stream(rows: int, batches: int, size: int, seed: int = 0) -> list[np.ndarray]:
+    """Batches of Zipf ids over `rows`, popular ones anywhere among them."""
+    rng = np.random.default_rng(seed)
+    place = rng.permutation(rows)
+    return [place[zipf(size, rows, EXPONENT, rng)] for _ in range(batches)]
+
+
+@torch.inference_mode()
+def rows(quick: bool = False) -> list[SpeedRow]:
+    """Look-ups a second, hit rates of LRU and W-TinyLFU, and the hidden share of a store's time."""
+    return [_look_ups(quick), *_hit_rates(quick), _hidden(quick)]
+
+
+def _look_ups(quick: bool) -> SpeedRow:
+    count = 5000 if quick else 100_000
+    capacity, table = int(SHARE * count), torch.randn(count, DIM)
+    warm, timed = stream(count, 40, BATCH), stream(count, 20, BATCH, seed=1)
+    cache, plain = RowCache(RowStore(table), LRU(capacity)), OneByOne(table.numpy(), capacity)
+    for ids in warm:
+        cache(torch.from_numpy(ids))
+        plain(ids)
+    raced = race(
+        lambda: [cache(torch.from_numpy(ids)) for ids in timed],
+        lambda: [plain(ids) for ids in timed],
+        pairs=2 if quick else 6,
+    )
+    note = (
+        f"Zipf {EXPONENT} over {count} rows of {DIM}, {SHARE:.0%} held, a store as fast as memory; "
+        "bare: an OrderedDict asked one id after another"
+    )
+    work, amount = f"LRU look-ups, batch {BATCH}", len(timed) * BATCH
+    return rate_row(work, "look-ups/s", amount, raced, Goal("at least", 10), note=note)
+
+
+def _hit_rates(quick: bool) -> list[SpeedRow]:
+    count, batches = (2000, 60) if quick else (10_000, 1200)
+    size, capacity = 256, int(SHARE * count)
+    ids = stream(count, batches, size)
+    half = slice(batches // 2, None)  # what comes before fills the caches
+
+    def measured(policy: Policy) -> float:
+        cache = RowCache(RowStore(torch.zeros(count, 1)), policy)
+        before = cache.counts
+        for number, batch in enumerate(ids):
+            if number == half.start:
+                before = cache.counts
+                cache.counts = type(before)()
+            cache(torch.from_numpy(batch))
+        return cache.counts.hits / cache.counts.asked
+
+    predicted = che(zipf_probabilities(count, EXPONENT), capacity, size).request
+    best = optimum(ids, capacity).of(half).rates().request
+    made = []
+    compared: list[tuple[str, Callable[[int], Policy], float, float, str]] = [
+        ("LRU hits", LRU, predicted, 0.98, "Che's approximation"),
+        ("W-TinyLFU hits", TinyLFU, best, 0.9, "Belady's optimum of the same stream"),
+    ]
+    for work, policy, bare, least, peer in compared:
+        ours = measured(policy(capacity))
+        note = (
+            f"share of look-ups, Zipf {EXPONENT} over {count} rows, {SHARE:.0%} held, batches of "
+            f"{size}, once the cache is full; bare: {peer}"
+        )
+        goal = Goal("at least", least)
+        made.append(SpeedRow(work, "hit rate", ours, bare, ours / bare, goal=goal, note=note))
+    return made
+
+
+def _hidden(quick: bool) -> SpeedRow:
+    count, calls = 5000, 5 if quick else 30
+    table = nn.Embedding.from_pretrained(torch.randn(count, DIM))
+    requests = [(torch.from_numpy(ids),) for ids in stream(count, calls, ASKED)]
+    memory = Deep(table)
+    alone = Deep(StoredEmbedding(RowStore(table.weight, MICROSECONDS * 1e-6)))
+    ahead = Prefetching(alone, requests[0])
+    alone.layers = memory.layers
+    models = (memory, alone, ahead)
+    least = [math.inf] * len(models)  # what else runs on the host only adds
+    for _ in range(2 if quick else 6):
+        for i, model in enumerate(models):
+            least[i] = min(least[i], time_window(model, requests, None)[0] / 1e9)
+    held, stored, hidden = least
+    note = (
+        f"of the time of a store of {MICROSECONDS:g} µs a row, emulated; a call computes "
+        f"{held / calls * 1e3:.1f} ms and fetches {(stored - held) / calls * 1e3:.1f} ms; bare: "
+        "without looking ahead"
+    )
+    share, goal = (stored - hidden) / (stored - held), Goal("at least", 0.8, "ours")
+    return SpeedRow("store time hidden by prefetch", "share", share, 0.0, goal=goal, note=note)
