@@ -37,7 +37,7 @@ HEADLINES = {
 _MISSED = {  # metric → what an arm did whose value is not a number to compare
     SAMPLES_TO_TARGET: "did not reach the target quality",
     TIME_TO_QUALITY.name: "did not reach the target quality",
-    "throughput_at_sla": "met the SLA at no rate",
+    "throughput_at_sla": "met the SLA at no rate that was asked for",
 }
 UNDEFINED_RESAMPLES = 0.1  # the share of undefined resamples beyond which there is no interval
 Fields = dict[str, Any]  # of a `bench.effects.Effect`

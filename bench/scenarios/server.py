@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -43,7 +44,8 @@ RECOVERY = Metric(
     estimator="from the end of a burst until no request waits",
 )  # fmt: skip
 START, FLOOR = 0.9, 0.1  # of the peak: where the search begins, and the least that it asks for
-LONGEST_PROBE, LONGEST_BURST = 2.0, 4.0  # seconds
+LASTS = 20  # times the SLA that a probe takes: a load 5 % too much has a backlog that long by then
+LONGEST_PROBE, LONGEST_SEARCH, LONGEST_BURST = 2.0, 60.0, 4.0  # seconds
 BURST, CALM = 1.5, 0.5  # of the control's peak: what is offered in a burst, and after it
 LATE = 0.1  # of the SLA: arrivals noticed later than that are said
 ARMS: tuple[Arm, Arm] = ("control", "treatment")
@@ -119,8 +121,9 @@ class Server(Scenario):
     ) -> Generator[ScenarioRow, None, list[float]]:
         """The throughput at the SLA of both arms, yielded and returned."""
         sla = round(self.sla_ms * 1e6)
-        window = comparison.protocol.window_seconds
         percentile = bearable(self.percentile, min(peaks), LONGEST_PROBE)
+        shows = LASTS * self.sla_ms / 1e3 / (percentile / 100)
+        lasts = max(comparison.protocol.window_seconds, shows)
         if percentile < self.percentile:
             yield self._event(
                 "percentile_lowered",
@@ -131,13 +134,14 @@ class Server(Scenario):
         seed = int(comparison.rng.integers(2**31))
 
         def met(i: int, rate: float, turn: int) -> bool:
-            requests = max(requests_for(percentile), math.ceil(window * rate))
+            requests = max(requests_for(percentile), math.ceil(lasts * rate))
             goal = Goal(sla, percentile, requests)
             picks = served.picks(goal.skipped + goal.requests, [seed, turn])
             answering = served.answering(i, np.roll(picks, i * len(picks) // 2))
             return probe(rate, answering, goal, served.policy, served.clock, [seed, turn])
 
-        search_in_turn(searches, met, comparison.rng)
+        end = time.monotonic() + LONGEST_SEARCH
+        search_in_turn(searches, met, comparison.rng, lambda: time.monotonic() > end)
         metric = Metric(
             name="throughput_at_sla", unit="samples/s", direction="higher", scale="ratio",
             estimator=f"largest Poisson rate with the bound of p{percentile:g} of latency "
@@ -146,7 +150,13 @@ class Server(Scenario):
         )  # fmt: skip
         for arm, search in zip(ARMS, searches, strict=True):
             yield ValueRow(scenario=self.name, metric=metric, arm=arm, value=search.found)
-            if not search.found:
+            if not search.done:
+                yield self._event(
+                    "search_cut_short",
+                    f"after {LONGEST_SEARCH:.0f} s the largest rate of {arm} was known to lie "
+                    f"between {search.low:.3g} and {search.high:.3g} requests/s",
+                )
+            elif not search.found:
                 yield self._event(
                     "sla_not_met",
                     f"{arm} does not keep p{percentile:g} of latency within "

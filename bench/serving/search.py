@@ -142,14 +142,16 @@ def search_in_turn(
     searches: Sequence[RateSearch],
     met: Callable[[int, float, int], bool],
     rng: np.random.Generator,
+    out_of_time: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run the searches of all arms to their ends, a probe of each in turn, in random order.
 
     met: whether an arm meets a rate; called with the arm, the rate, and the number of the turn,
-    which is the same for all arms.
+    which is the same for all arms. out_of_time: asked before every turn; searches are left as they
+    are where it says yes.
     """
     turn = 0
-    while not all(search.done for search in searches):
+    while not all(search.done for search in searches) and not out_of_time():
         for i in map(int, rng.permutation(len(searches))):
             if not searches[i].done:
                 searches[i].tell(met(i, searches[i].rate, turn))

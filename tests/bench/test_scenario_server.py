@@ -23,7 +23,20 @@ from bench.scenarios import server
 from bench.scenarios.base import SCENARIOS
 
 PLUGIN = Path(__file__).with_name("frauds_when_serving.py")
-EASY = "server(sla_ms=500)"  # so that what else the host does seldom matters
+LAX = "sla_ms=500, percentile=50"  # so that what else the host does seldom matters
+EASY = f"server({LAX})"
+
+
+@pytest.fixture(autouse=True)
+def short_probes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates are not found rightly so, which few of these tests need."""
+    if "long_probes" not in request.fixturenames:
+        monkeypatch.setattr(server, "LASTS", 0)
+
+
+@pytest.fixture
+def long_probes() -> None:
+    """Rates are found as they are for users."""
 
 
 def values(rows: list, name: str) -> dict[str, float]:
@@ -51,7 +64,6 @@ def test_both_arms_are_measured_at_the_same_rates() -> None:
     assert {(b.pair, b.arm) for b in blocks if b.point["load"] == 50} == {
         (pair, arm) for pair in range(QUICK.pairs) for arm in ("control", "treatment")
     }
-    assert len({b.samples for b in blocks if b.point["load"] == 50}) == 1
     assert min(values(rows, "throughput_at_sla").values()) > 0
     for name in ("queue_time", "compute_time", "recovery_time"):
         assert min(values(rows, name).values()) > 0
@@ -59,7 +71,7 @@ def test_both_arms_are_measured_at_the_same_rates() -> None:
 
 
 def test_latency_is_the_time_in_the_queue_and_in_compute() -> None:
-    rows = run("control", "server(sla_ms=500, loads=[50])")
+    rows = run("control", f"server({LAX}, loads=[50])")
     means = [np.mean(r.durations_ns) / 1e9 for r in rows if isinstance(r, BlockRow)]
     parts = [
         [r.value for r in rows if isinstance(r, ValueRow) and r.metric.name == name]
@@ -72,9 +84,9 @@ def test_latency_is_the_time_in_the_queue_and_in_compute() -> None:
 def test_the_headline_is_the_throughput_and_tails_stand_beside_the_medians() -> None:
     found = judged(run("control", EASY))
     assert [key for key, e in found.items() if e.primary] == [("throughput_at_sla", "")]
-    tails = {metric for metric, point in found if point == "load=80" and "_p" in metric}
-    assert len(tails) == 1
-    assert tails <= {"latency_p99", "latency_p99.9"}
+    for load in ("load=50", "load=80"):
+        (tail,) = {metric for metric, point in found if point == load and "latency_p" in metric}
+        assert found[tail, load].control > found["latency", load].control
 
 
 def test_an_sla_that_no_rate_meets_is_a_result() -> None:
@@ -89,11 +101,13 @@ def test_an_sla_that_no_rate_meets_is_a_result() -> None:
     assert "the control of process 0 met the SLA at no rate" in effect.note
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("long_probes")
 def test_a_slower_arm_keeps_the_sla_at_lower_rates_only_and_sheds_in_a_burst() -> None:
-    rows = run("slow", "server(sla_ms=500, loads=[80])", plugins=(FRAUDS, PLUGIN))
+    rows = run("slow", "server(sla_ms=20, percentile=90, loads=[80])", plugins=(FRAUDS, PLUGIN))
     assert accusations(rows) == set()
     rates, shed = values(rows, "throughput_at_sla"), values(rows, "shed_share")
-    assert 0 < rates["treatment"] < 32 / 0.002
+    assert 0 < rates["treatment"] < 1.1 * 32 / 0.002
     assert rates["treatment"] < rates["control"]
     assert shed["control"] < shed["treatment"] < 1
     latency = judged(rows)["latency", "load=80"]
@@ -103,7 +117,7 @@ def test_a_slower_arm_keeps_the_sla_at_lower_rates_only_and_sheds_in_a_burst() -
 
 @pytest.mark.parametrize("fraud", ["keeps-last", "small-only", "knows-the-clock"])
 def test_who_does_less_work_under_load_is_caught(fraud: str) -> None:
-    rows = run(fraud, "server(sla_ms=500, max_delay_ms=20)")  # batches of more than a row or two
+    rows = run(fraud, f"server({LAX}, max_delay_ms=20)")  # batches of more than a row or two
     assert "output_mismatch" in accusations(rows)
     assert {e.detail.split()[0] for e in events(rows, "output_mismatch")} == {"treatment"}
 
@@ -142,11 +156,21 @@ def test_a_percentile_that_cannot_be_borne_gives_way_to_one_that_can(
     assert metric.estimator == "largest Poisson rate with the bound of p50 of latency within 500 ms"
 
 
+def test_a_search_that_takes_too_long_is_cut_short_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "LONGEST_SEARCH", 0.0)
+    rows = run("control", "server(sla_ms=500, loads=[])")
+    assert end_of(rows).status == "ok"
+    assert len(events(rows, "search_cut_short")) == 2
+    assert not events(rows, "sla_not_met")
+
+
 def test_arrivals_that_an_idle_server_notices_too_late_are_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(server, "LATE", 0.0)
-    rows = run("control", "server(sla_ms=500, loads=[20])")
+    rows = run("control", f"server({LAX}, loads=[20])")
     (event,) = events(rows, "late_arrivals")
     assert event.severity == "warning"
     assert "at load 20" in event.detail
