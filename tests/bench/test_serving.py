@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import SimulatedClock, Work
 
@@ -93,6 +93,7 @@ def test_arms_are_asked_in_turn_with_the_same_numbers() -> None:
     assert len(both) > 6
 
 
+@settings(deadline=None)
 @given(capacity=st.floats(0.5, 1e6), start=st.floats(1, 1e5))
 def test_a_search_finds_a_sharp_edge_wherever_it_begins(capacity: float, start: float) -> None:
     search = RateSearch(start, start / 100)
@@ -150,6 +151,7 @@ arrival_times = st.lists(st.integers(0, 50), min_size=1, max_size=40).map(
 )
 
 
+@settings(deadline=None)
 @given(
     arrivals=arrival_times,
     max_batch=st.integers(1, 5),
@@ -180,6 +182,7 @@ def test_every_request_is_answered_in_order_or_shed_by_a_full_queue(
         assert waiting.sum() >= policy.max_queue - max_batch
 
 
+@settings(deadline=None)
 @given(arrivals=arrival_times, max_batch=st.integers(1, 5), max_delay=st.integers(0, 60))
 def test_a_batch_leaves_when_it_is_full_or_its_first_has_waited(
     arrivals: np.ndarray, max_batch: int, max_delay: int
