@@ -183,7 +183,9 @@ class Runner:
             and not c.skip
             and comparison.stack in (c.cell.stack, CONTROL)
         }
-        served = next((s for s in ("offline", "single-stream", "server") if s in cells), None)
+        served = next(
+            (s for s in ("offline", "single-stream", "server", "refresh") if s in cells), None
+        )
         wanted = [s for s in (served, "train") if s is not None and s in cells]
         specs = tuple(self.plan.scenarios[s] for s in wanted)
         return PlannedComparison(comparison.baseline, comparison.stack, comparison.device, specs)

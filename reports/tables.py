@@ -37,6 +37,8 @@ COLUMNS = (
     Column("Throughput", "offline"),
     Column("Server throughput", "server"),
     Column("Cold start", "cold-start"),
+    Column("Quality on a stream", "refresh"),
+    Column("Staleness", "refresh", "staleness"),
     Column("Model size", "offline", "model_bytes"),
     Column("Peak memory", "offline", "peak_memory"),
     Column("Training", "train"),

@@ -109,6 +109,7 @@ def ctr_dataset(
     keeps impressions equal in label, categories and numbers together, so that no test row is a copy
     of a training row. History: the last items of the row's own history, where the data have them,
     else of the user's events before the row's time, clicked or not; numbered as the item column is.
+    Test rows of a temporal split are in the order of time.
 
     Raises LeanRecError for labels that are missing or not 0 or 1, a history that the data
     do not bear, and where a part lacks rows of either class.
@@ -120,6 +121,7 @@ def ctr_dataset(
     groups = _groups([*columns.values(), labels, *numbers_as_bits]) if kind == "random" else None
     parts, words = event_parts(events, split, seed, groups)
     check_parts(parts, events.name, labels)
+    times = events.times if kind == "temporal" else None
     trained = parts == TRAIN
     tables = {name: _numbering(column, trained) for name, column in columns.items()}
     if events.of_items:
@@ -139,6 +141,10 @@ def ctr_dataset(
 
     def rows(part: int) -> Split:
         here = np.flatnonzero(parts == part)
+        found = _segments(events, parts) if part == TEST else {}
+        if times is not None and part == TEST:
+            order = np.argsort(times[here], kind="stable")
+            here, found = here[order], {name: column[order] for name, column in found.items()}
         ids = room((len(here), len(columns)), np.int64)
         numbers = room((len(here), len(scales)), np.float32)
         last = room((len(here), history), np.int64)
@@ -154,7 +160,6 @@ def ctr_dataset(
         user, item = (
             torch.from_numpy(c[here].astype(np.int64)) for c in (events.users, events.items)
         )
-        found = _segments(events, parts) if part == TEST else {}
         inputs = tuple(map(torch.from_numpy, filled))
         return Split(inputs, torch.from_numpy(labels[here]), user, item, found)
 
@@ -164,6 +169,7 @@ def ctr_dataset(
         numeric=tuple(events.numbers),
         texts=events.texts,
         protocol=f"{events.source} Click = {click}. {words}".strip(),
+        ordered=times is not None,
     )  # fmt: skip
 
 

@@ -41,13 +41,10 @@ class Shown:
     newest: Nanoseconds
 
     @property
-    def staleness(self) -> npt.NDArray[np.float64]:
-        """Of each request answered, the time since the newest event in its weights, ns; since the
-        start of the load where they hold none of it."""
-        answered = self.served.answered
-        arrived = self.served.arrived
-        ends = np.concatenate(([0], arrived))[self.newest[answered]]
-        return (arrived[answered] - ends).astype(np.float64)
+    def staleness(self) -> Nanoseconds:
+        """Of each request answered, the events that came before it and are not in its weights."""
+        answered = np.flatnonzero(self.served.answered)
+        return answered - self.newest[answered]
 
     def around(self, swaps: Sequence[Swap]) -> npt.NDArray[np.bool_]:
         """Which requests answered were in the server at some moment of a swap."""

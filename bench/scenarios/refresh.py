@@ -38,7 +38,7 @@ def _metric(
     return Metric(name=name, unit=unit, direction="lower", scale=scale, estimator=estimator)
 
 
-STALENESS = _metric("staleness", "s", "mean over requests: arrival − newest event in the weights")
+STALENESS = _metric("staleness", "events", "mean over requests: events since the newest in weights")
 SWAP_LATENCY = _metric("swap_latency", "s", "worst of the requests in the server during a swap")
 SWAP_PAUSE = _metric(
     "swap_pause", "s", "longest that a swap took the server's thread", "difference"
@@ -64,9 +64,10 @@ class Refresh(Scenario):
       which swaps after every batch. A frozen model is a period without end.
     - Latency, in real time: the first rows arrive by a Poisson process of `rate` requests a second
       for `seconds`, the same for both arms, and a trainer works beside the server. Staleness is
-      what it was there, training and waiting included. swap_latency is the worst latency of the
-      requests that were in the server during a swap, and of the same requests in the control; an
-      event says so where it is more than twice the tail of latency outside swaps.
+      what it was there, training and waiting included, in events; ÷ `rate` it is in seconds.
+      swap_latency is the worst latency of the requests that were in the server during a swap, and
+      of the same requests in the control; an event says so where it is more than twice the tail
+      of latency outside swaps.
 
     Needs clicks whose test rows are in the order of time, and a stack whose only change of what is
     served is a technique that goes on learning.
@@ -190,7 +191,7 @@ class Refresh(Scenario):
             for q in sorted({50.0, tail}):
                 metric = _metric(f"latency_p{q:g}", "s", "percentile over the load")
                 yield self._value(metric, arm, float(np.percentile(one.served.latency, q)) / 1e9)
-            yield self._value(STALENESS, arm, float(one.staleness.mean()) / 1e9)
+            yield self._value(STALENESS, arm, float(one.staleness.mean()))
             if one.served.shed_share:
                 detail = (
                     f"{arm} did not answer {one.served.shed_share:.1%} of {self.rate:g} requests/s"

@@ -60,6 +60,21 @@ def test_a_temporal_split_never_goes_back_in_time(ratings):
     assert "7:2:1" in data.protocol
 
 
+def test_the_test_rows_of_a_temporal_split_are_in_the_order_of_time(ratings):
+    data = DATASETS.make(f'ml-25m(path="{ratings}", split="temporal 7:2:1")').ctr()
+    frame = pd.read_csv(ratings / "ratings.csv").sort_values("timestamp", kind="stable")
+    users = {value: code for code, value in enumerate(sorted(frame["userId"].unique()))}
+    last = frame.tail(len(data.test))
+    assert data.test.users.tolist() == [users[user] for user in last["userId"]]
+    assert data.test.labels.tolist() == (last["rating"] >= 4).astype(float).tolist()
+    trained = np.bincount(data.train.items.numpy(), minlength=50)[data.test.items.numpy()]
+    popularity = data.test.segments["popularity"].numpy()
+    assert (popularity[trained == trained.max()] >= popularity.max()).all()
+    assert (popularity[trained == trained.min()] <= popularity.min()).all()
+    assert data.ordered
+    assert not DATASETS.make(f'ml-25m(path="{ratings}")').ctr().ordered
+
+
 def test_cold_items_are_never_trained_on(ratings):
     data = DATASETS.make(f'ml-25m(path="{ratings}", split="cold-items")').retrieval()
     assert not set(data.test.items.tolist()) & set(data.train.items.tolist())

@@ -5,12 +5,14 @@ import sys
 from bench.allocator import keep_freed_memory
 
 CODE = """
-import resource, sys
+import resource, subprocess, sys
 import numpy as np
 from bench.allocator import keep_freed_memory
 
-if sys.argv[1] == "keep":
+if sys.argv[1] != "default":
     assert keep_freed_memory()
+if sys.argv[1] == "hand down":
+    sys.exit(subprocess.run([sys.executable, "-c", sys.argv[2], "default"]).returncode)
 
 def step():
     return len([np.ones(1 << 20) for _ in range(12)])  # of 8 MiB each, all alive at once
@@ -29,8 +31,9 @@ def test_memory_that_is_kept_is_not_faulted_in_anew() -> None:
         return
 
     def faults(how: str) -> int:
-        command = [sys.executable, "-c", CODE, how]
+        command = [sys.executable, "-c", CODE, how, CODE]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert faults("keep") < 100
+    assert faults("hand down") < 100
     assert faults("default") > 10 * 100

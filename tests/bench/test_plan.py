@@ -44,6 +44,24 @@ def skipped(plan: Plan) -> dict[str, str]:
 
 
 class TestCells:
+    def test_a_scenario_may_leave_out_what_it_does_not_show(self, folder: Path) -> None:
+        drifting = TOY.replace("ids=200", "ids=200, drift=1.0")
+        plan = plan_of(
+            folder,
+            baselines=(drifting, TOWERS),
+            stacks=("async-refresh", "int8-linear"),
+            scenarios=("refresh",),
+        )
+        reasons = {i: why for i, why in skipped(plan).items() if "refresh-cpu" in i}
+        assert set(reasons) == {
+            c.cell.id
+            for c in plan.cells
+            if c.cell.scenario == "refresh"
+            and (c.cell.baseline != "toy" or c.cell.stack == "int8-linear")
+        }
+        assert "changes nothing that refresh shows" in reasons["toy-int8_linear-refresh-cpu"]
+        assert "the task is retrieval" in next(w for i, w in reasons.items() if "two_tower" in i)
+
     def test_every_baseline_meets_every_stack_and_scenario(self, folder: Path) -> None:
         plan = plan_of(
             folder,
