@@ -274,9 +274,10 @@ class Trainer:
             self._team.load(optimiser, saved)
         self._order.set_state(state["order"])
         self._team.resume(self._steps)
-        torch.set_rng_state(state["cpu"][self._team.rank])
+        own = self._team.rank
+        torch.set_rng_state(state["cpu"][own].clone())  # torch reads a row's storage from its start
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"][self._team.rank], self.device)
+            torch.cuda.set_rng_state(state["cuda"][own].clone(), self.device)
         return [Epoch(**epoch) for epoch in progress["epochs"]], progress["best"]
 
     def _epoch(self, number: int, data: Dataset, before: list[Epoch]) -> Epoch:
