@@ -309,9 +309,10 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self._order.set_state(state["order"])
         self._team.resume(self._steps)
-        torch.set_rng_state(state["cpu"][self._team.rank])
+        own = self._team.rank
+        torch.set_rng_state(state["cpu"][own].clone())  # torch reads a row's storage from its start
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"][self._team.rank], self.device)
+            torch.cuda.set_rng_state(state["cuda"][own].clone(), self.device)
 
     def _epoch(self, number: int, data: Dataset, before: list[Epoch]) -> Epoch:
         if self.recipe.epochs == 0:

@@ -15,7 +15,7 @@ from baselines.trainer import Epoch, NonFiniteLoss
 from bench import ranks as ranks_module
 from bench.device import get_device
 from bench.pipeline import Pipeline
-from bench.ranks import Done, EpochOver, Job, Ranks, Ready
+from bench.ranks import Done, EpochOver, Job, Order, Ranks, Ready
 from bench.store import Store
 
 DCNV2 = (
@@ -140,3 +140,17 @@ def test_a_rank_says_what_the_user_has_to_mend(tmp_path: Path) -> None:
         ranks.begin(job)
         with pytest.raises(LeanRecError, match=r"The recipe is for 2 ranks"):
             ranks.hear(Ready, 100)
+
+
+@pytest.mark.cuda
+def test_a_rank_on_cuda_counts_what_nccl_sends(tmp_path: Path) -> None:
+    cuda = get_device("cuda")
+    made = Pipeline.from_specs(DCNV2, "ddp(ranks=1)", cuda, 0, Store(tmp_path))
+    assert made.data_digest  # the rank reads what is made here
+    with Ranks(1) as ranks:
+        ranks.begin(made.job())
+        ranks.hear(Ready, 100)
+        (window,) = ranks.order(Order(picks=(0, 1)), 100)
+    assert window.loss == pytest.approx(0.69, abs=0.1)
+    weights = made.fresh_model(cuda.torch_device).parameters()
+    assert window.payload >= 2 * sum(p.nbytes for p in weights)
