@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
@@ -16,21 +16,22 @@ from techniques.sizes import deployed_bytes
 
 BF16 = TECHNIQUES.make("bf16-weights")
 ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+TINY = {torch.bfloat16: 2.0**-134, torch.float16: 2.0**-25}  # half a step about zero
 
 finite = st.floats(-100, 100, width=32)
 matrices = arrays.arrays("float32", (4, 8), elements=finite).map(torch.from_numpy)
 
 
 @given(matrices, st.sampled_from(list(ROUNDING)))
+@example(torch.full((4, 8), 2.0**-149), torch.bfloat16)
 @settings(deadline=None, max_examples=80)
 def test_a_weight_is_off_by_its_rounding_at_most(w: Tensor, dtype: torch.dtype) -> None:
     layer = nn.Linear(8, 4)
     layer.weight = nn.Parameter(w)
     held = half_copy(layer, dtype).weight
-    tiny = 2.0**-25 if dtype is torch.float16 else 0.0
     error = (held.float() - w).abs()
     assert held.dtype is dtype
-    assert (error <= torch.clamp(w.abs() * ROUNDING[dtype], min=tiny)).all()
+    assert (error <= torch.clamp(w.abs() * ROUNDING[dtype], min=TINY[dtype])).all()
 
 
 @given(matrices, matrices)
