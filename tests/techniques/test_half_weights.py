@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ matrices = arrays.arrays("float32", (4, 8), elements=finite).map(torch.from_nump
 
 
 @given(matrices, st.sampled_from(list(ROUNDING)))
+@example(torch.full((4, 8), 2.0**-149), torch.bfloat16)
 @settings(deadline=None, max_examples=80)
 def test_a_weight_is_off_by_its_rounding_at_most(w: Tensor, dtype: torch.dtype) -> None:
     layer = nn.Linear(8, 4)
