@@ -76,8 +76,9 @@ class Registry(Generic[T]):
             return
         with _interrupt_kept():
             package = importlib.import_module(self.package)
-            for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-                importlib.import_module(f"{self.package}.{module}")
+            within = pkgutil.walk_packages(package.__path__, f"{self.package}.")
+            for module in sorted(found.name for found in within):
+                importlib.import_module(module)
             for entry in importlib.metadata.entry_points(group=self.group):
                 _guard_import(f"entry point {entry.name!r} of {self.group}", entry.load)
         self._found = True

@@ -85,7 +85,8 @@ def code_version(classes: Iterable[type]) -> str:
     files = set(Path(inspect.getfile(LeanRecError)).parent.rglob("*.py"))
     for cls in classes:
         file = Path(inspect.getfile(cls))
-        files.update(file.parent.rglob("*.py") if "." in cls.__module__ else [file])
+        depth = cls.__module__.count(".")
+        files.update(file.parents[depth - 1].rglob("*.py") if depth else [file])
     state = hashlib.sha256(torch.__version__.encode())
     for file in sorted(files):
         state.update(file.read_bytes())

@@ -90,7 +90,7 @@ class Technique:
     family: ClassVar[str]
     requires: ClassVar[Requires] = Requires()
     changes: ClassVar[frozenset[Change]] = frozenset()
-    caches: ClassVar[bool] = False  # what it serves holds a `techniques.counters.Cache`
+    caches: ClassVar[bool] = False  # what it serves holds a `techniques.caching.counters.Cache`
     fine_tune: int = 0  # epochs that `compress` asks of `Context.tune`
 
     def prepare(self, data: Dataset, context: Context) -> Dataset:

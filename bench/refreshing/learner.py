@@ -10,7 +10,7 @@ from torch import nn
 
 from baselines.base import Dataset, Recipe, Rules, Scored, Split, Task
 from baselines.trainer import Trainer
-from techniques.double_buffer import Delta, DoubleBuffered
+from techniques.asynchronous.double_buffer import Delta, DoubleBuffered
 
 CPU = torch.device("cpu")
 

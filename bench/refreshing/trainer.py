@@ -12,7 +12,7 @@ from torch import nn
 from baselines.base import Dataset, Recipe, Task
 from baselines.spawned import Spawned
 from bench.refreshing.learner import Learner
-from techniques.double_buffer import DoubleBuffered
+from techniques.asynchronous.double_buffer import DoubleBuffered
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from bench.comparison import Comparison
 from bench.pipeline import Pipeline
 from bench.records import BlockRow, EventRow, QualityRow, ValueRow, point_text
 from techniques.base import STAGES
-from techniques.counters import CacheCounts, caches
+from techniques.caching.counters import CacheCounts, caches
 
 ScenarioRow = BlockRow | ValueRow | QualityRow | EventRow
 

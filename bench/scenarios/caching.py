@@ -21,7 +21,7 @@ from bench.pipeline import Pipeline
 from bench.records import Arm, EventRow, Metric, ValueRow
 from bench.scenarios.base import Scenario, ScenarioRow, scenario
 from techniques.base import Change
-from techniques.counters import Cache, CacheCounts, caches
+from techniques.caching.counters import Cache, CacheCounts, caches
 
 PHASES = ("cold", "warm", "drift")
 CHUNK = 8  # requests that an arm answers before the other has its turn

@@ -24,7 +24,7 @@ from bench.scenarios.quality import quality_row, resamples
 from bench.serving.arms import ServedArms
 from bench.serving.queue import Policy, poisson
 from bench.stats import supported_percentile
-from techniques.double_buffer import DoubleBuffered
+from techniques.asynchronous.double_buffer import DoubleBuffered
 
 ARMS: tuple[Arm, Arm] = ("control", "treatment")
 TAIL = 99.0

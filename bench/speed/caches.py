@@ -15,11 +15,11 @@ from baselines.data.draws import zipf
 from bench.caching import che, optimum, zipf_probabilities
 from bench.meters.clock import time_window
 from bench.speed import Goal, SpeedRow, race, rate_row
-from techniques.eviction import LRU
-from techniques.prefetching import Prefetching
-from techniques.row_cache import Policy, RowCache, StoredEmbedding
-from techniques.row_store import RowStore
-from techniques.tiny_lfu import TinyLFU
+from techniques.caching.eviction import LRU
+from techniques.caching.prefetching import Prefetching
+from techniques.caching.row_cache import Policy, RowCache, StoredEmbedding
+from techniques.caching.row_store import RowStore
+from techniques.caching.tiny_lfu import TinyLFU
 
 DIM, BATCH, EXPONENT, SHARE = 16, 4096, 1.05, 0.1
 WIDTH, LAYERS, ASKED, MICROSECONDS = 512, 12, 256, 50.0  # of the model that hides a store

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from bench.speed import Goal, SpeedRow, race, rate_row
 from techniques.base import TECHNIQUES, Context
-from techniques.quantised_linear import StaticLinear
+from techniques.quantisation.quantised_linear import StaticLinear
 
 WIDTHS, DEPTH, BATCH = (400, 1024), 3, 512
 CALLS = {400: 8, 1024: 2}  # in an arm of a pair: tens of milliseconds

@@ -27,7 +27,7 @@ from bench.records import BlockRow
 from bench.scenarios.base import ScenarioRow, scenario
 from bench.scenarios.inference import Offline
 from techniques.base import Change, Context, Technique, technique
-from techniques.counters import Cache
+from techniques.caching.counters import Cache
 
 LEAK_FLOATS = 1000
 

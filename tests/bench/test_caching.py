@@ -20,10 +20,10 @@ from bench.caching import (
     zipf_exponent,
     zipf_probabilities,
 )
-from techniques.eviction import LFU, LRU
-from techniques.row_cache import Policy, RowCache
-from techniques.row_store import RowStore
-from techniques.tiny_lfu import TinyLFU
+from techniques.caching.eviction import LFU, LRU
+from techniques.caching.row_cache import Policy, RowCache
+from techniques.caching.row_store import RowStore
+from techniques.caching.tiny_lfu import TinyLFU
 
 KEYS = 6
 

@@ -31,8 +31,8 @@ from bench.refreshing.trainer import RefreshTrainer, Written
 from bench.scenarios.base import SCENARIOS
 from bench.serving.queue import Policy, poisson
 from bench.store import Store
+from techniques.asynchronous.double_buffer import DoubleBuffered
 from techniques.base import TECHNIQUES
-from techniques.double_buffer import DoubleBuffered
 
 CPU = torch.device("cpu")
 ROWS, BATCH = 12_000, 128

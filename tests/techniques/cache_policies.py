@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 
 import numpy as np
 
-from techniques.sketch import FadingSketch
+from techniques.caching.sketch import FadingSketch
 
 
 def by_last_place(ids: list[int]) -> list[int]:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from techniques import answer_cache
-from techniques.answer_cache import AnswerCache
 from techniques.base import TECHNIQUES, Context
-from techniques.counters import caches
+from techniques.caching import answer_cache
+from techniques.caching.answer_cache import AnswerCache
+from techniques.caching.counters import caches
 from techniques.sizes import deployed_bytes
 
 

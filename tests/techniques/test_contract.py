@@ -30,7 +30,7 @@ from baselines.registry import format_spec
 from baselines.steps import with_last
 from bench.checks import differs
 from techniques.base import TECHNIQUES, Change, Context, Technique
-from techniques.counters import caches
+from techniques.caching.counters import caches
 from techniques.sizes import deployed_bytes
 
 COMPILING = {  # takes seconds a model: tested on these baselines alone

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from baselines.base import Batch
 from baselines.errors import LeanRecError
 from techniques.base import TECHNIQUES, Context
-from techniques.cuda_graphs import Answer, GraphedPredictor
+from techniques.graph.cuda_graphs import Answer, GraphedPredictor
 
 GRAPHS = TECHNIQUES.make("cuda-graphs")
 

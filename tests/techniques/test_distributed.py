@@ -8,7 +8,7 @@ import torch
 from baselines.base import Recipe
 from baselines.errors import LeanRecError
 from techniques.base import TECHNIQUES, Context
-from techniques.data_parallel import AveragedByGroups
+from techniques.distributed.data_parallel import AveragedByGroups
 
 CONTEXT = Context("ctr", torch.device("cpu"), 0)
 NAMES = [name for name in TECHNIQUES.names() if TECHNIQUES.get(name).family == "distributed"]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from techniques.asynchronous.double_buffer import Delta, DoubleBuffered
 from techniques.base import TECHNIQUES, Context
-from techniques.double_buffer import Delta, DoubleBuffered
 from techniques.sizes import deployed_bytes
 
 CONTEXT = Context("ctr", torch.device("cpu"), 0)

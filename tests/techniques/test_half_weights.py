@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from baselines.base import Batch
 from techniques.base import TECHNIQUES, Context
-from techniques.half_weights import half_copy
+from techniques.quantisation.half_weights import half_copy
 from techniques.sizes import deployed_bytes
 
 BF16 = TECHNIQUES.make("bf16-weights")

@@ -10,8 +10,8 @@ from torch import nn
 
 from baselines.base import BASELINES, Batch
 from techniques.base import TECHNIQUES, Context
-from techniques.cost import multiply_adds
-from techniques.heads import attentions, prune_heads
+from techniques.pruning.cost import multiply_adds
+from techniques.pruning.heads import attentions, prune_heads
 
 DATA = 'dataset="planted(rows=500, ids=50)", length=12, embedding_dim=16'
 HEADED = {

@@ -13,7 +13,12 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
 
 from techniques.base import TECHNIQUES, Context
-from techniques.narrow_embedding import Bits, HalfEmbedding, NarrowEmbedding, QuantisedEmbedding
+from techniques.quantisation.narrow_embedding import (
+    Bits,
+    HalfEmbedding,
+    NarrowEmbedding,
+    QuantisedEmbedding,
+)
 from techniques.sizes import deployed_bytes
 
 NAMES = ("int8-embedding", "int4-embedding", "int2-embedding", "fp16-embedding")

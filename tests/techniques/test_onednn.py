@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from baselines.base import Batch
 from techniques.base import TECHNIQUES, Context
-from techniques.onednn import WORK, OneDNNLinear
+from techniques.precision.onednn import WORK, OneDNNLinear
 
 TECHNIQUE = TECHNIQUES.make("onednn-fp32")
 widths = st.integers(1, 70)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from baselines.base import Batch
 from techniques.base import TECHNIQUES, Context
-from techniques.eviction import LRU
-from techniques.prefetching import Prefetching
-from techniques.row_cache import RowCache, StoredEmbedding
-from techniques.row_store import RowStore
+from techniques.caching.eviction import LRU
+from techniques.caching.prefetching import Prefetching
+from techniques.caching.row_cache import RowCache, StoredEmbedding
+from techniques.caching.row_store import RowStore
 
 ROWS = 300
 

@@ -16,7 +16,11 @@ from bench.device import get_device
 from bench.pipeline import Pipeline
 from bench.store import Store
 from techniques.base import TECHNIQUES, Context
-from techniques.quantised_linear import FakeQuantisedLinear, QuantisedLinear, quantise_linear
+from techniques.quantisation.quantised_linear import (
+    FakeQuantisedLinear,
+    QuantisedLinear,
+    quantise_linear,
+)
 
 QAT = TECHNIQUES.make("qat-int8")
 SPEC = 'dcnv2(dataset="planted(rows=2000, ids=300)", width=64, depth=1)'

@@ -10,7 +10,7 @@ from torch import nn
 from baselines.base import Batch
 from baselines.errors import LeanRecError
 from techniques.base import TECHNIQUES, Context
-from techniques.quantised_linear import QuantisedLinear
+from techniques.quantisation.quantised_linear import QuantisedLinear
 
 
 def test_quantised_linear_layers_err_little(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from baselines.base import Batch, Split
 from baselines.errors import LeanRecError
 from techniques.base import TECHNIQUES, Context
-from techniques.rare_rows import SharedRowEmbedding
+from techniques.pruning.rare_rows import SharedRowEmbedding
 from techniques.sizes import deployed_bytes
 
 PRUNE = TECHNIQUES.make("prune-rows")

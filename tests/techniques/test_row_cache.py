@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.data.draws import zipf
-from techniques.eviction import LFU, LRU
-from techniques.recency import RecencyQueue, last_of_each
-from techniques.row_cache import Policy, RowCache, StoredEmbedding
-from techniques.row_store import RowStore
+from techniques.caching.eviction import LFU, LRU
+from techniques.caching.recency import RecencyQueue, last_of_each
+from techniques.caching.row_cache import Policy, RowCache, StoredEmbedding
+from techniques.caching.row_store import RowStore
+from techniques.caching.sketch import MOST, SAMPLE, FadingSketch
+from techniques.caching.tiny_lfu import TinyLFU
 from techniques.sizes import deployed_bytes
-from techniques.sketch import MOST, SAMPLE, FadingSketch
-from techniques.tiny_lfu import TinyLFU
 
 ROWS = 24
 TABLE = torch.randn(ROWS, 3, generator=torch.Generator().manual_seed(0))

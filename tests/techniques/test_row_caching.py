@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from baselines.base import BASELINES, Batch, Split
 from baselines.errors import LeanRecError
 from techniques.base import TECHNIQUES, Change, Context, Technique
-from techniques.counters import caches
-from techniques.look_ups import LookUps
-from techniques.row_cache import RowCache, StoredEmbedding
+from techniques.caching.counters import caches
+from techniques.caching.look_ups import LookUps
+from techniques.caching.row_cache import RowCache, StoredEmbedding
 from techniques.sizes import deployed_bytes
 
 NAMES = ("stored-embedding", "lru-cache", "lfu-cache", "tinylfu-cache", "static-hot-cache")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from baselines.errors import LeanRecError
-from techniques.row_store import RowStore
+from techniques.caching.row_store import RowStore
 
 TABLE = torch.arange(12.0).view(4, 3)
 

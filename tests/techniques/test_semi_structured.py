@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from baselines.base import Batch
 from techniques.base import TECHNIQUES, Context
-from techniques.semi_structured import HalfSparseLinear
-from techniques.sparsity import two_of_four
+from techniques.pruning.semi_structured import HalfSparseLinear
+from techniques.pruning.sparsity import two_of_four
 
 PRUNE = TECHNIQUES.make("prune-2to4")
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 4).map(lambda n: 4 * n))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.ao.nn.quantized import dynamic
 from torch.testing._internal.two_tensor import TwoTensor
 
-from techniques.quantised_linear import quantise_linear
+from techniques.quantisation.quantised_linear import quantise_linear
 from techniques.sizes import deployed_bytes
 
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from baselines.base import Batch
 from techniques.base import TECHNIQUES, Context
-from techniques.narrow_embedding import QuantisedEmbedding
-from techniques.quantised_linear import QuantisedLinear
+from techniques.quantisation.narrow_embedding import QuantisedEmbedding
+from techniques.quantisation.quantised_linear import QuantisedLinear
 from techniques.sizes import deployed_bytes
 
 NEAR = ("int8-linear", "int8-embedding", "bf16")  # each stays close to the control

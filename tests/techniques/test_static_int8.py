@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from baselines.base import Batch
 from baselines.errors import LeanRecError
 from techniques.base import TECHNIQUES, Context
-from techniques.calibration import input_ranges
-from techniques.quantised_linear import LEVELS, StaticLinear, weight_scale
+from techniques.quantisation.calibration import input_ranges
+from techniques.quantisation.quantised_linear import LEVELS, StaticLinear, weight_scale
 from techniques.sizes import deployed_bytes
 
 TECHNIQUE = TECHNIQUES.make("int8-static")

@@ -10,9 +10,14 @@ from torch import Tensor, nn
 
 from baselines.base import Batch
 from techniques.base import TECHNIQUES, Context
-from techniques.quantised_linear import weight_scale
+from techniques.quantisation.quantised_linear import weight_scale
+from techniques.quantisation.weight_only import (
+    GROUP,
+    Int4WeightLinear,
+    Int8WeightLinear,
+    NarrowLinear,
+)
 from techniques.sizes import deployed_bytes
-from techniques.weight_only import GROUP, Int4WeightLinear, Int8WeightLinear, NarrowLinear
 
 U = 2.0**-8  # bfloat16's rounding
 FORMS = pytest.mark.parametrize("form", [Int8WeightLinear, Int4WeightLinear])

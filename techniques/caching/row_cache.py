@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from techniques.counters import Cache, refuse_graphs
-from techniques.recency import last_of_each
-from techniques.row_store import RowStore
+from techniques.caching.counters import Cache, refuse_graphs
+from techniques.caching.recency import last_of_each
+from techniques.caching.row_store import RowStore
 
 
 class StoredEmbedding(Cache):

@@ -13,7 +13,7 @@ from baselines.base import Recipe
 from baselines.errors import LeanRecError
 from baselines.parallel import Parallel
 from techniques.base import Context, Requires, Technique, technique
-from techniques.data_parallel import (
+from techniques.distributed.data_parallel import (
     Averaged,
     AveragedByGroups,
     EveryFewSteps,
@@ -21,7 +21,7 @@ from techniques.data_parallel import (
     InBf16,
     StateSharded,
 )
-from techniques.fully_sharded import Everything
+from techniques.distributed.fully_sharded import Everything
 
 Ranks = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]

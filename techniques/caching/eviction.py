@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from techniques.recency import RecencyQueue, last_of_each
-from techniques.row_cache import Asked, Policy
+from techniques.caching.recency import RecencyQueue, last_of_each
+from techniques.caching.row_cache import Asked, Policy
 
 COUNT_BITS, STAMP_BITS = 23, 40  # of an LFU key: touches of a row, then when it was last touched
 

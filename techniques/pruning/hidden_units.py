@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from baselines.base import Batch
 from baselines.errors import LeanRecError
-from techniques.heads import attentions, linears, prune_heads
+from techniques.pruning.heads import attentions, linears, prune_heads
 from techniques.surgery import copy_with, exactly
 
 NORMS = (nn.BatchNorm1d, nn.LayerNorm)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from baselines.base import Batch
-from techniques.exporting import Call, exporting
+from techniques.graph.exporting import Call, exporting
 
 # Turns a look-up of n−1, n−2, …, 0 into a slice that ends at −1, which ONNX takes for the last
 # place: a transformer that counts its places from the right would read none of them.

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import nn
 
 from baselines.base import Asynchronous, Recipe
+from techniques.asynchronous.double_buffer import DoubleBuffered
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.double_buffer import DoubleBuffered
 
 
 @technique("async-ps")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from techniques.base import Context, Requires, technique
-from techniques.quantisation import WideLinear
-from techniques.quantised_linear import weight_scale
+from techniques.quantisation.linear import WideLinear
+from techniques.quantisation.quantised_linear import weight_scale
 from techniques.surgery import copy_with
 
 FEW = 16  # rows up to which the kernel that reads int8 beats casting the weights first

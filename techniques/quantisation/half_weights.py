@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.precision import Autocast
+from techniques.precision.mixed import Autocast
 from techniques.surgery import holdings
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)

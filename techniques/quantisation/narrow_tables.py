@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.narrow_embedding import (
+from techniques.quantisation.narrow_embedding import (
     Bits,
     HalfEmbedding,
     NarrowEmbedding,

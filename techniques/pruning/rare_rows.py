@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from baselines.base import Batch
 from baselines.errors import LeanRecError
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.pruning import Ratio
+from techniques.pruning.magnitude import Ratio
 from techniques.surgery import copy_with, exactly
 
 BLOCK = 8192  # rows of the train split that are looked at together

@@ -10,8 +10,8 @@ from torch.nn import functional
 from torch.sparse import to_sparse_semi_structured
 
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.pruning import Epochs
-from techniques.sparsity import two_of_four, zeroed
+from techniques.pruning.magnitude import Epochs
+from techniques.pruning.sparsity import two_of_four, zeroed
 from techniques.surgery import copy_with, exactly
 
 ROWS, COLUMNS = 32, 64  # the kernels take half-precision weights in multiples of these

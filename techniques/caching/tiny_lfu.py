@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from techniques.recency import RecencyQueue, last_of_each
-from techniques.row_cache import Asked, Policy
-from techniques.sketch import FadingSketch
+from techniques.caching.recency import RecencyQueue, last_of_each
+from techniques.caching.row_cache import Asked, Policy
+from techniques.caching.sketch import FadingSketch
 
 WINDOW, PROTECTED = 0.01, 0.8  # of the capacity; of what is not the window
 

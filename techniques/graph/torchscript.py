@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from baselines.base import Batch, scores
 from baselines.errors import LeanRecError
 from techniques.base import Context, Requires, Technique, technique
-from techniques.exporting import Call, exporting
+from techniques.graph.exporting import Call, exporting
 
 TOLERANCE = 1e-4  # of the largest score: above what another order of sums does
 

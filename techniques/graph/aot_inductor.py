@@ -12,8 +12,8 @@ from torch.export import Dim
 
 from baselines.base import Batch
 from techniques.base import Context, Requires, Technique, technique
-from techniques.exporting import Call, exporting
-from techniques.graph import without_compiler
+from techniques.graph.compilation import without_compiler
+from techniques.graph.exporting import Call, exporting
 
 
 class LibraryPredictor(nn.Module):

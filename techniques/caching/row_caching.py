@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from baselines.errors import LeanRecError
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.eviction import LFU, LRU
-from techniques.look_ups import LookUps
-from techniques.row_cache import Policy, RowCache, StoredEmbedding
-from techniques.row_store import RowStore
+from techniques.caching.eviction import LFU, LRU
+from techniques.caching.look_ups import LookUps
+from techniques.caching.row_cache import Policy, RowCache, StoredEmbedding
+from techniques.caching.row_store import RowStore
+from techniques.caching.tiny_lfu import TinyLFU
 from techniques.surgery import copy_with, exactly
-from techniques.tiny_lfu import TinyLFU
 
 FEWEST = 256  # rows of a table: smaller ones, such as those of positions, stay in memory
 BLOCK = 8192  # rows of the train split that are looked at together

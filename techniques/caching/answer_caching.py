@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines.base import Batch
-from techniques.answer_cache import AnswerCache
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.counters import caches
+from techniques.caching.answer_cache import AnswerCache
+from techniques.caching.counters import caches
 from techniques.surgery import copy_with
 
 Count = Annotated[int, Field(ge=1)]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from baselines.base import Batch
 from techniques.base import Context, technique
-from techniques.look_ups import LookUps
-from techniques.row_cache import StoredEmbedding
-from techniques.row_caching import Microseconds, RowStoring
-from techniques.row_store import RowStore
+from techniques.caching.look_ups import LookUps
+from techniques.caching.row_cache import StoredEmbedding
+from techniques.caching.row_caching import Microseconds, RowStoring
+from techniques.caching.row_store import RowStore
 
 
 @technique("prefetch")

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from baselines.base import Batch
-from techniques.counters import Cache, CacheCounts, refuse_graphs
-from techniques.recency import RecencyQueue, last_of_each
+from techniques.caching.counters import Cache, CacheCounts, refuse_graphs
+from techniques.caching.recency import RecencyQueue, last_of_each
 
 _ODD = np.random.default_rng(0).integers(2**63, 2**64, 2, np.uint64) | np.uint64(1)
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an item

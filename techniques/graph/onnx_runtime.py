@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.onnx_session import OnnxPredictor, export
+from techniques.graph.onnx_session import OnnxPredictor, export
 
 REQUIRES = Requires(
     devices=frozenset({"cpu"}),

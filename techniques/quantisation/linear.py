@@ -11,8 +11,12 @@ from torch import nn
 
 from baselines.errors import LeanRecError
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.calibration import input_ranges
-from techniques.quantised_linear import FakeQuantisedLinear, StaticLinear, quantise_linear
+from techniques.quantisation.calibration import input_ranges
+from techniques.quantisation.quantised_linear import (
+    FakeQuantisedLinear,
+    StaticLinear,
+    quantise_linear,
+)
 from techniques.surgery import copy_with, exactly
 
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from baselines.base import Batch
 from techniques.base import Change, Context, Requires, Technique, technique
-from techniques.cost import multiply_adds
-from techniques.heads import can_lose
-from techniques.hidden_units import prune_hidden_units
-from techniques.sparsity import largest, zeroed
+from techniques.pruning.cost import multiply_adds
+from techniques.pruning.heads import can_lose
+from techniques.pruning.hidden_units import prune_hidden_units
+from techniques.pruning.sparsity import largest, zeroed
 from techniques.surgery import copy_with, exactly
 
 Ratio = Annotated[float, Field(gt=0, lt=1)]

@@ -1,0 +1,1 @@
+"""Training and serving that do not wait for each other."""

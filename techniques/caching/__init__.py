@@ -1,0 +1,1 @@
+"""What was fetched or computed before, kept: rows, vectors, answers."""

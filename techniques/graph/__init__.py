@@ -1,0 +1,1 @@
+"""What is served as one graph: compiled, exported, captured, folded."""

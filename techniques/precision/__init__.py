@@ -1,0 +1,1 @@
+"""Arithmetic in other precisions, in training and in serving."""

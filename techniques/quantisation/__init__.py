@@ -1,0 +1,1 @@
+"""Numbers in fewer bits: layers, tables and weights alone."""
