@@ -56,7 +56,7 @@ class AsyncRefresh(Technique):
     the truth stands still, and a loss where `lr` follows noise.
     """
 
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.003
     batch_size: Annotated[int, Field(ge=1)] = 128
 
     family = "asynchronous"

@@ -62,7 +62,9 @@ class Trained:
 
     def learner(self, **recipe: object) -> Learner:
         """One that has learned nothing yet."""
-        online = TECHNIQUES.make(f"async-refresh(batch_size={BATCH})").online(self.baseline.recipe)
+        online = TECHNIQUES.make(f"async-refresh(lr=0.01, batch_size={BATCH})").online(
+            self.baseline.recipe
+        )
         assert online is not None
         how = dataclasses.replace(online, **recipe)  # type: ignore[arg-type]
         return Learner(self.model(), self.baseline.task, how, self.data, 0)
