@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,7 +64,8 @@ class Prefetching(nn.Module):
         self.tables = [m for m in predictor.modules() if isinstance(m, StoredEmbedding)]
         self._next: Batch | None = None
         self._fetch: _Fetch | None = None
-        self._thread: threading.Thread | None = None
+        self._coming: Future[None] | None = None
+        self._pool: ThreadPoolExecutor | None = None  # its thread ends with it
         self._look_ups = LookUps(predictor, self.tables, example, self._read)
         self._left = 0  # look-ups that the current request has still to make
         for table in self.tables:
@@ -88,10 +89,11 @@ class Prefetching(nn.Module):
 
     def _found(self, request: Batch) -> dict[int, list[tuple[np.ndarray, Tensor]]]:
         """What was fetched for `request`, once it is all there; nothing where nobody told."""
-        if self._fetch is None or self._thread is None:
+        if self._fetch is None or self._coming is None:
             return {}
-        self._thread.join()
-        fetch, self._fetch, self._thread = self._fetch, None, None
+        coming, self._coming = self._coming, None
+        coming.result()
+        fetch, self._fetch = self._fetch, None
         told = all(a is b for a, b in zip(fetch.request, request, strict=True))
         return fetch.found if told else {}
 
@@ -100,8 +102,9 @@ class Prefetching(nn.Module):
         self._left -= 1
         if self._left == 0 and self._next is not None:
             self._fetch, self._next = _Fetch(self._next), None
-            self._thread = threading.Thread(target=self._look_ups, args=self._fetch.request)
-            self._thread.start()
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, "prefetch")
+            self._coming = self._pool.submit(self._look_ups, *self._fetch.request)
 
     def _read(self, number: int, ids: Tensor) -> Tensor:
         """Fetch what a table does not hold of `ids`. The zeros it returns lead to later look-ups;

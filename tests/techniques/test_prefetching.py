@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 
@@ -96,15 +97,30 @@ def test_a_cache_is_asked_what_it_lacks_once_the_current_request_has_its_rows() 
     assert len(stores[1].reads) == 1
 
 
-def test_threads_end_with_their_requests() -> None:
+def test_its_thread_ends_with_it() -> None:
     predictor, _, _ = served(capacity=30)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     batches = requests(5)
     for batch, following in itertools.pairwise(batches):
         predictor.ahead(*following)
         predictor(*batch)
-    predictor(*batches[-1])
-    assert threading.active_count() == before
+    (thread,) = set(threading.enumerate()) - before
+
+    del predictor
+    gc.collect()
+
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def test_an_id_of_no_row_is_the_same_error_when_it_was_told() -> None:
+    predictor, _, _ = served(capacity=30)
+    first, wrong = requests(1)[0], (torch.full((2, 3), ROWS),)
+    predictor.ahead(*wrong)
+    predictor(*first)
+    with pytest.raises(IndexError):
+        predictor(*wrong)
+    predictor(*first)
 
 
 def test_it_looks_ahead_for_the_cache_before_it_in_a_stack() -> None:
