@@ -29,7 +29,7 @@ class Evicting(Policy):
         """Free slots first, then victims."""
         room = self.capacity - len(asked.hits)
         admitted = np.arange(max(0, len(asked.missing) - room), len(asked.missing))
-        free = np.arange(self.used, min(self.capacity, self.used + len(admitted)), dtype=np.int32)
+        free = np.arange(self.used, min(self.capacity, self.used + len(admitted)))
         leaving = self.victims(asked.hits, len(admitted) - len(free))
         self.used += len(free)
         slots = np.concatenate((free, leaving))
@@ -89,10 +89,10 @@ class LFU(Evicting):
     def victims(self, hits: np.ndarray, count: int) -> np.ndarray:
         """Those of the lowest keys. Their touches do not outlive them."""
         if not count:
-            return np.empty(0, np.int32)
+            return np.empty(0, np.int64)
         key = self.key.numpy()[: self.used].copy()
         key[hits] = np.iinfo(np.int64).max
-        chosen = np.argpartition(key, count - 1)[:count].astype(np.int32)
+        chosen = np.argpartition(key, count - 1)[:count]
         self.key.numpy()[chosen] = 0
         return chosen
 

@@ -82,7 +82,7 @@ class RecencyQueue(nn.Module):
             if len(live) >= count:
                 first, end = live[:count], self.head + (int(live[count - 1]) + 1 if count else 0)
                 self.head += int(live[0]) if count else 0  # what is stale is passed for good
-                return entries[first], end
+                return entries[first].astype(np.int64), end
             width *= 2
 
     def _pack(self) -> None:

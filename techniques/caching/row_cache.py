@@ -92,13 +92,15 @@ def _rising(ids: np.ndarray) -> np.ndarray:
 class Asked:
     """One batch, to be settled by a policy.
 
-    ids: int [N]. slots: int64 [N], −1 where an id is missing. hits: the distinct slots that were
-    hit, and missing: the distinct missing ids [m], in the order of their last places. place: of
-    each missing look-up among `missing`. id_of: the id that each slot of the cache holds.
+    ids: int [N]. slots: int64 [N], −1 where an id is missing. miss: int64, the places of these.
+    hits: the distinct slots that were hit, and missing: the distinct missing ids [m], in the order
+    of their last places. place: of each of `miss` among `missing`. id_of: the id that each slot of
+    the cache holds.
     """
 
     ids: np.ndarray
     slots: np.ndarray
+    miss: np.ndarray
     hits: np.ndarray
     missing: np.ndarray
     place: np.ndarray
@@ -109,8 +111,8 @@ class Asked:
         new = np.full(len(self.missing), -1)
         new[admitted] = slots
         after = self.slots.copy()
-        after[np.flatnonzero(after < 0)] = new[self.place]
-        return after[np.flatnonzero(after >= 0)]
+        after[self.miss] = new[self.place]
+        return after if len(admitted) == len(new) else after[np.flatnonzero(after >= 0)]
 
 
 class Policy(nn.Module):
@@ -127,10 +129,10 @@ class Policy(nn.Module):
     def settle(self, asked: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A batch that missed something.
 
-        Returns (which of `asked.missing` are admitted, the slots that they take, the slots whose
-        rows leave); a row that leaves may make room for one that is admitted.
+        Returns (which of `asked.missing` are admitted, rising; the slots that they take; the slots
+        whose rows leave); a row that leaves may make room for one that is admitted. All int64.
         """
-        nothing = np.empty(0, np.int32)
+        nothing = np.empty(0, np.int64)
         return nothing, nothing, nothing
 
     def clear(self) -> None:
@@ -192,16 +194,18 @@ class RowCache(StoredEmbedding):
         hits = last_of_each(slots[np.flatnonzero(slots >= 0)], np.empty(self.capacity, np.int32))
         self.counts.note(ids, len(ids) - len(miss), len(hits) + len(missing), len(hits))
         id_of = self.id_of.numpy()
-        asked = Asked(ids, slots, hits, missing, place, id_of)
+        asked = Asked(ids, slots, miss, hits, missing, place, id_of)
         admitted, new, leaving = self.policy.settle(asked)
         self.slot_of.numpy()[id_of[leaving]] = -1
-        self._admit(missing[admitted], new, fetched[torch.from_numpy(admitted).long()])
+        if len(admitted) < len(missing):
+            missing, fetched = missing[admitted], fetched[torch.from_numpy(admitted)]
+        self._admit(missing, new, fetched)
         return rows
 
     def _admit(self, ids: np.ndarray, slots: np.ndarray, rows: Tensor) -> None:
         self.slot_of.numpy()[ids] = slots
         self.id_of.numpy()[slots] = ids
-        self.table[torch.from_numpy(slots).long()] = rows
+        self.table.index_copy_(0, torch.from_numpy(slots), rows)
 
     def _distinct(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The different ones of missing ids [M], in the order of their last places, and the place

@@ -74,7 +74,7 @@ class TinyLFU(Policy):
         old_wins, new_wins = wins[: len(old)], wins[len(old) :]
         admitted = np.concatenate((new[new_wins], np.arange(len(new), len(missing))))
         leaving = np.concatenate((beaten, old[~old_wins]))
-        unused = self.used + np.arange(len(admitted) - len(leaving), dtype=np.int32)
+        unused = self.used + np.arange(len(admitted) - len(leaving))
         self.used += len(unused)
         slots = np.concatenate((leaving, unused))
         won = len(admitted) - (len(missing) - len(new))

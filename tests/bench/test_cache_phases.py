@@ -46,6 +46,7 @@ def test_every_phase_is_told_with_its_optimum_and_its_skew(lru: dict) -> None:
     assert lru["cold_hit_rate"]["treatment"] < lru["warm_hit_rate"]["treatment"]
 
 
+@pytest.mark.slow
 def test_a_cache_that_never_learns_loses_its_hits_in_drift(lru: dict) -> None:
     static = measured("static-hot-cache")
     fall = {
@@ -57,6 +58,7 @@ def test_a_cache_that_never_learns_loses_its_hits_in_drift(lru: dict) -> None:
     assert fall["static"] > 0.1
 
 
+@pytest.mark.slow
 def test_a_store_alone_hits_nothing_and_could_not() -> None:
     told = measured("stored-embedding")
     assert told["warm_hit_rate"]["treatment"] == told["warm_optimal_hit_rate"]["treatment"] == 0
@@ -66,6 +68,7 @@ def test_the_control_has_latencies_alone() -> None:
     assert set(measured("control")) == {f"{phase}_latency" for phase in PHASES}
 
 
+@pytest.mark.slow
 def test_towers_are_asked_for_users() -> None:
     told = measured("lfu-cache", 'two-tower(dataset="planted(rows=6000, ids=300)")')
     assert 0 < told["drift_hit_rate"]["treatment"] < 1

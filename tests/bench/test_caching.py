@@ -102,7 +102,7 @@ def run(policy: Policy, stream: list[np.ndarray], keys: int) -> RowCache:
     return cache
 
 
-@pytest.mark.parametrize("size", [1, 32, 256])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 32, 256])
 @pytest.mark.parametrize("exponent", [0.6, 1.05])
 def test_lru_hits_what_che_predicts(exponent: float, size: int) -> None:
     keys, capacity, draws = 2000, 400, 200 * 256 if size > 1 else 12_000
