@@ -184,7 +184,8 @@ class Fsdp(_Distributed):
     stage 3. The whole model is put together for a step and dropped after it, as one group, so the
     gain is what lies between steps: weights and moments. Tables are divided too, unlike with
     `zero`. A step gathers weights and scatters gradients: together the bytes of `ddp`, before any
-    arithmetic starts and after all of it. A memory technique; expect no speed.
+    arithmetic starts and after all of it. A memory technique; expect no speed. For validation the
+    trainer keeps a whole copy of the weights beside, which is not counted as state.
     """
 
     ranks: Ranks = 2

@@ -76,6 +76,7 @@ def train(stack: str, baseline: str, ranks: int) -> dict[str, object]:
     dist.all_gather(settled, flat(model))
     expected = flat(alone.model)
     return {
+        "resumed_off": resumed_off(together, batches[0]),
         "off": float((settled[0] - expected).abs().max() / expected.abs().max()),
         "apart": max(float((other - whole[0]).abs().max()) for other in whole),
         "settled": all(torch.equal(other, settled[0]) for other in settled),
@@ -85,6 +86,24 @@ def train(stack: str, baseline: str, ranks: int) -> dict[str, object]:
             together._team.gather(torch.tensor(state_bytes(t))).tolist() for t in (alone, together)
         ],
     }
+
+
+def resumed_off(trainer: Trainer, batch: Batch) -> float:
+    """How far weights get from those of a trainer that goes on from this one's saved state."""
+    team, file = trainer._team, Path(meeting + "-state")
+    again = Trainer(copy.deepcopy(trainer.model), trainer.task, trainer.recipe, CPU, seed=0)
+    state = [team.state_of(optimiser) for optimiser in trainer.optimisers]
+    if team.rank == 0:
+        torch.save(state, file)
+    dist.barrier()
+    for optimiser, saved in zip(again.optimisers, torch.load(file), strict=True):
+        again._team.load(optimiser, saved)
+    again._team.resume(STEPS)
+    dist.barrier()
+    for one in (trainer, again):
+        one.step(batch, last=True)
+        one._team.settle()
+    return float((flat(trainer.model) - flat(again.model)).abs().max())
 
 
 def refusal(stack: str, baseline: str) -> str:

@@ -29,6 +29,7 @@ FOUR = [
     ("ddp(ranks=4)", DCNV2),
     ("ddp-hierarchical(period=1, rounds=2, warmup=2)", DCNV2),
 ]
+EXACT = [("ddp", DCNV2), ("ddp", SASREC), ("zero", DCNV2), ("fsdp", DCNV2)]
 Seen = dict[str, Any]
 REBUILT = 5  # by then DDP has told the other ranks once how it orders gradients: 60 bytes
 TIMEOUT = 300  # seconds, on a host that does much else
@@ -65,13 +66,16 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     return run(4, FOUR, tmp_path_factory.mktemp("four"))
 
 
-@pytest.mark.parametrize(
-    "case", [("ddp", DCNV2), ("ddp", SASREC), ("zero", DCNV2), ("fsdp", DCNV2)]
-)
+@pytest.mark.parametrize("case", EXACT)
 def test_two_ranks_come_to_the_weights_of_one_process(two: Seen, case: tuple[str, str]) -> None:
     seen = two["/".join(case)]
     assert seen["off"] < 1e-4
     assert seen["settled"]
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_what_is_saved_is_enough_to_go_on(two: Seen, case: tuple[str, str]) -> None:
+    assert two["/".join(case)]["resumed_off"] < 1e-5
 
 
 def test_so_do_four(four: Seen) -> None:
