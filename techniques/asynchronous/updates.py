@@ -34,7 +34,6 @@ class AsyncPs(Technique):
 
     family = "asynchronous"
     requires = Requires(weights=True, devices=frozenset({"cpu"}))
-    changes = frozenset({Change.NUMERICS})
 
     def train(self, recipe: Recipe, context: Context) -> Recipe:
         """Train by workers."""
