@@ -95,7 +95,8 @@ class Registry(Generic[T]):
         """
         self._find()
         if name not in self._classes:
-            near = difflib.get_close_matches(name, self._classes, n=3, cutoff=0.4)
+            begun = [known for known in sorted(self._classes) if name and known.startswith(name)]
+            near = begun[:5] or difflib.get_close_matches(name, self._classes, n=3, cutoff=0.4)
             hint = f"Did you mean {' or '.join(near)}?" if near else ""
             raise LeanRecError(
                 f"Unknown {self.kind} {name!r}.",

@@ -47,7 +47,7 @@ def differs(a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> bool:
         return True
     a, b = a.double(), b.double()
     spread = float(a.max() - a.min()) if a.numel() > 1 else 0.0
-    limit = tolerance * max(spread, 1e-3 * float(a.abs().max()), 1e-12)
+    limit = tolerance * max(spread, 1e-2 * float(a.abs().max()), 1e-12)
     return not bool(((a - b).abs() <= limit).all())
 
 

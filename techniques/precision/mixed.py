@@ -142,7 +142,6 @@ class Bf16OptimizerState(Technique):
 
     family = "precision"
     requires = Requires(weights=True)
-    changes = frozenset({Change.NUMERICS})
 
     def train(self, recipe: Recipe, context: Context) -> Recipe:
         """Hold the moments in bfloat16."""
