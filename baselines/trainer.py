@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from baselines.base import Batch, Dataset, Direction, Recipe, Task
 from baselines.checkpoint import Checkpoint
 from baselines.errors import LeanRecError
-from baselines.narrow_adam import NarrowAdam
+from baselines.optimisers import make_optimisers
 from baselines.parallel import team_for
 from baselines.steps import clip, matmul_precision, with_last
 
@@ -100,47 +100,9 @@ class Trainer:
         self._order = torch.Generator().manual_seed(seed)
         self._trained = [p for p in self._team.model.parameters() if p.requires_grad]
         self._rate, self._steps = recipe.lr, 0
-        self.optimisers = self._optimisers()
+        self.optimisers = make_optimisers(recipe, self._team)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.scale_loss)
         self._team.model.train()
-
-    def _optimisers(self) -> list[torch.optim.Optimizer]:
-        recipe = self.recipe
-        apart = {
-            id(parameter): rate / recipe.lr
-            for name, rate in recipe.own_rates.items()
-            for parameter in self._team.model.get_submodule(name).parameters()
-        }
-        tables: dict[int, nn.Parameter] = {}
-        for module in self._team.model.modules():
-            if not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-                continue
-            if module.weight.requires_grad and id(module.weight) not in apart:
-                module.sparse = recipe.sparse_embeddings
-                tables[id(module.weight)] = cast(nn.Parameter, module.weight)
-        others = [p for p in self._trained if id(p) not in tables and id(p) not in apart]
-        groups = [(others, recipe.weight_decay, 1.0)]
-        for share in dict.fromkeys(apart.values()):
-            groups.append(([p for p in self._trained if apart.get(id(p)) == share], 0.0, share))
-        optimisers: list[torch.optim.Optimizer] = []
-        if recipe.sparse_embeddings and tables:
-            sparse = torch.optim.SparseAdam(list(tables.values()), recipe.lr, recipe.betas)
-            optimisers.append(sparse)
-        else:
-            groups.append((list(tables.values()), recipe.embedding_l2, 1.0))
-        dense = [
-            {"params": p, "weight_decay": decay, "lr": recipe.lr * share, "share": share}
-            for p, decay, share in groups
-            if p
-        ]
-        decoupled, team = recipe.optimiser == "adamw", self._team
-        if dense and recipe.moments == "bfloat16":
-            narrow = team.optimiser(NarrowAdam, dense, betas=recipe.betas, decoupled=decoupled)
-            optimisers.append(narrow)
-        elif dense:
-            adam = torch.optim.AdamW if decoupled else torch.optim.Adam
-            optimisers.append(team.optimiser(adam, dense, betas=recipe.betas, fused=True))
-        return optimisers
 
     def batches(self, data: Dataset) -> Iterator[Batch]:
         """The next epoch's batches, on the device. The n-th call depends on the seed alone."""

@@ -16,7 +16,7 @@ from bench import checks
 from bench.device import Device
 from bench.pipeline import Pipeline
 from bench.protocol import Protocol
-from bench.records import Arm, EventRow, Metric, ValueRow
+from bench.records import ARMS, EventRow, Metric, ValueRow
 from techniques.base import Change
 from techniques.sizes import deployed_bytes
 
@@ -124,6 +124,5 @@ class Comparison:
 
     def preparation_rows(self, scenario: str) -> Iterator[ValueRow]:
         """What each arm cost before it could serve at speed."""
-        arms: tuple[Arm, Arm] = ("control", "treatment")
-        for arm, seconds in zip(arms, self.preparation, strict=True):
+        for arm, seconds in zip(ARMS, self.preparation, strict=True):
             yield ValueRow(scenario=scenario, metric=PREPARATION, arm=arm, value=seconds)

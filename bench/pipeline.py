@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,11 +22,12 @@ import torch
 from torch import nn
 
 from baselines.asynchronous import make_trainer
-from baselines.base import BASELINES, DATASETS, Baseline, Dataset, Recipe, Split
+from baselines.base import BASELINES, Baseline, Dataset, Recipe
 from baselines.checkpoint import save
 from baselines.errors import LeanRecError
 from baselines.registry import format_spec, loaded_plugins, split_specs
 from baselines.trainer import Epoch, History, NonFiniteLoss, Trainer
+from bench.data_artefact import files_of, load_data, save_data
 from bench.device import Device
 from bench.ranks import Job, train_on_ranks
 from bench.records import CONTROL
@@ -36,7 +36,6 @@ from bench.tuning import Tuner
 from techniques.base import STAGES, TECHNIQUES, Context, Technique
 
 TRAINING_STAGES = frozenset({"prepare", "build", "train"})
-FEATURES = ("user_features", "item_features")  # of a data set
 
 
 def make_stack(text: str) -> tuple[Technique, ...]:
@@ -112,15 +111,15 @@ class Pipeline:
     def _data_artefact(self) -> Path:
         def make(folder: Path) -> None:
             data = self._apply("prepare", self.baseline.data(), self._context())
-            _save_data(data, folder)
+            save_data(data, folder)
 
-        key = {**self._key("prepare"), "files": _files(self.baseline)}
+        key = {**self._key("prepare"), "files": files_of(self.baseline)}
         return self.store.ensure("data", key, make)[0]
 
     @cached_property
     def data(self) -> Dataset:
         """The data, after the stack's prepare stage. Raises LeanRecError if it can't be had."""
-        return _load_data(self._data_artefact())
+        return load_data(self._data_artefact())
 
     @cached_property
     def data_digest(self) -> str:
@@ -280,51 +279,3 @@ def tunes(stack: tuple[Technique, ...]) -> bool:
 def stages_of(stack: tuple[Technique, ...]) -> set[str]:
     """The stages that a stack changes."""
     return {stage for t in stack for stage in t.stages if stage in STAGES}
-
-
-def _files(baseline: Baseline) -> list[object]:
-    """What the user's own files were when the data was read: where data lies, and the size and
-    time of change of every file that a parameter of the data source names."""
-    try:
-        source = DATASETS.make(getattr(baseline, "dataset", ""))
-    except LeanRecError:
-        return []  # a baseline that takes its data from elsewhere
-    seen: list[object] = [os.environ.get("LEANREC_DATA", "")]
-    for value in vars(source).values():
-        path = Path(value).expanduser() if isinstance(value, (str, Path)) and value else None
-        if path is not None and path.exists():
-            files = sorted(path.iterdir()) if path.is_dir() else [path]
-            seen += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return seen
-
-
-def _save_data(data: Dataset, folder: Path) -> None:
-    tensors: dict[str, Any] = {
-        name: {
-            "inputs": list(split.inputs),
-            "labels": split.labels,
-            "users": split.users,
-            "items": split.items,
-            "segments": dict(split.segments),
-        }
-        for name, split in (("train", data.train), ("valid", data.valid), ("test", data.test))
-    }
-    tensors |= {name: dict(getattr(data, name)) for name in FEATURES}
-    save(tensors, folder / "data.pt")
-    meta = {f.name: getattr(data, f.name) for f in dataclasses.fields(Dataset)}
-    said = {name: value for name, value in meta.items() if name not in tensors}
-    said |= {"fields": dict(data.fields), "best": dict(data.best)}
-    (folder / "data.json").write_text(json.dumps({"digest": data.digest, "said": said}))
-
-
-def _load_data(folder: Path) -> Dataset:
-    said = json.loads((folder / "data.json").read_text())["said"]
-    tensors = torch.load(folder / "data.pt", weights_only=True, mmap=True)
-    splits = {
-        name: Split(tuple(s["inputs"]), s["labels"], s["users"], s["items"], s["segments"])
-        for name, s in tensors.items()
-        if name not in FEATURES
-    }
-    features = {name: tensors[name] for name in FEATURES}
-    lists = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
-    return Dataset(**{**said, **lists, **splits, **features})

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from baselines.errors import LeanRecError
 
 Arm = Literal["control", "treatment"]
+ARMS: tuple[Arm, Arm] = ("control", "treatment")
 Mode = Literal["measure", "memory", "train", "certificate"]
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+]+")
 CONTROL = "control"  # the name of the empty stack; as a treatment, it is the A/A arm

@@ -18,14 +18,13 @@ from bench.comparison import Comparison
 from bench.drift import Drift
 from bench.meters.clock import time_each
 from bench.pipeline import Pipeline
-from bench.records import Arm, EventRow, Metric, ValueRow
+from bench.records import ARMS, Arm, EventRow, Metric, ValueRow
 from bench.scenarios.base import Scenario, ScenarioRow, scenario
 from techniques.base import Change
 from techniques.caching.counters import Cache, CacheCounts, caches
 
 PHASES = ("cold", "warm", "drift")
 CHUNK = 8  # requests that an arm answers before the other has its turn
-ARMS: tuple[Arm, Arm] = ("control", "treatment")
 
 
 @scenario("cache-phases")

@@ -23,11 +23,10 @@ from bench.cold_start import StartRow, StartSpec
 from bench.comparison import Comparison
 from bench.launch import WORKER_VARIABLES
 from bench.pipeline import Pipeline, stack_spec
-from bench.records import Arm, EventRow, Metric, ValueRow
+from bench.records import ARMS, Arm, EventRow, Metric, ValueRow
 from bench.scenarios.base import Scenario, ScenarioRow, scenario
 
 LIMIT = 120.0  # seconds after which a start is given up
-ARMS: tuple[Arm, Arm] = ("control", "treatment")
 
 
 def _seconds(name: str, estimator: str) -> Metric:

@@ -15,7 +15,7 @@ from baselines.base import Recipe, Scored
 from bench.comparison import Comparison
 from bench.meters.children import Children
 from bench.pipeline import Pipeline
-from bench.records import Arm, EventRow, Metric, ValueRow
+from bench.records import ARMS, Arm, EventRow, Metric, ValueRow
 from bench.refreshing.learner import Learner, part, prequential
 from bench.refreshing.load import Shown, serve_stream
 from bench.refreshing.trainer import RefreshTrainer
@@ -26,7 +26,6 @@ from bench.serving.queue import Policy, poisson
 from bench.stats import supported_percentile
 from techniques.asynchronous.double_buffer import DoubleBuffered
 
-ARMS: tuple[Arm, Arm] = ("control", "treatment")
 TAIL = 99.0
 WAIT_LIMIT = 2.0  # × the tail of latency without swaps: what a swap may make a request wait
 MAX_BATCH, MAX_QUEUE = 32, 256

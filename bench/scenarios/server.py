@@ -15,7 +15,7 @@ from pydantic import Field
 from bench import checks
 from bench.blocks import LATENCY, outliers
 from bench.comparison import Comparison
-from bench.records import Arm, BlockRow, EventRow, Metric, ValueRow
+from bench.records import ARMS, BlockRow, EventRow, Metric, ValueRow
 from bench.scenarios.base import Scenario, ScenarioRow, scenario
 from bench.serving.arms import ServedArms
 from bench.serving.queue import Policy, Served, poisson
@@ -48,7 +48,6 @@ LASTS = 20  # times the SLA that a probe takes: a load 5 % too much has a backlo
 LONGEST_PROBE, LONGEST_SEARCH, LONGEST_BURST = 2.0, 60.0, 4.0  # seconds
 BURST, CALM = 1.5, 0.5  # of the control's peak: what is offered in a burst, and after it
 LATE = 0.1  # of the SLA: arrivals noticed later than that are said
-ARMS: tuple[Arm, Arm] = ("control", "treatment")
 Share = Annotated[int, Field(ge=1, le=100)]
 
 
