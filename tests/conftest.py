@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,8 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from baselines.base import BASELINES, DATASETS
 from baselines.data.sources import cache_dir
+from baselines.registry import PLUGIN_PREFIX
 from bench.device import Device
+from bench.scenarios.base import SCENARIOS
+from techniques.base import TECHNIQUES
 
 torch.set_num_threads(1)
 
@@ -26,6 +31,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in missing.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _own_plugins() -> Iterator[None]:
+    """A plug-in file that a test loads is forgotten after it, with what it registered."""
+    yield from _plugins_forgotten()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_plugins_of_a_module() -> Iterator[None]:
+    """The same of what fixtures of a whole file load."""
+    yield from _plugins_forgotten()
+
+
+def _plugins_forgotten() -> Iterator[None]:
+    registries = (BASELINES, DATASETS, TECHNIQUES, SCENARIOS)
+    modules, known = set(sys.modules), [dict(registry._classes) for registry in registries]
+    yield
+    for registry, before in zip(registries, known, strict=True):
+        for name, plugin in list(registry._classes.items()):
+            if name not in before and not plugin.__module__.startswith(f"{registry.package}."):
+                del registry._classes[name]
+    for module in set(sys.modules) - modules:
+        if module.startswith(PLUGIN_PREFIX):
+            del sys.modules[module]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import io
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from baselines.base import BASELINES
 from baselines.data.sources import cache_dir
 from bench.protocol import Protocol
 from bench.records import ROW, AnyRow, EndRow, EventRow
-from bench.scenarios.base import SCENARIOS
 from bench.worker import TrialSpec, run_trial
-from techniques.base import TECHNIQUES
 
 FRAUDS = Path(__file__).with_name("frauds.py")
 DCNV2 = 'dcnv2(dataset="planted(rows=2000, ids=300)", width=32, depth=1, cross_layers=1)'
@@ -94,13 +90,6 @@ def few_objects() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    """Forgets the frauds afterwards, so that no other test finds them, and resets the threads."""
-    registries = (BASELINES, TECHNIQUES, SCENARIOS)
-    known = [registry.names() for registry in registries]
+    """Resets the threads afterwards."""
     yield
-    for registry, names in zip(registries, known, strict=True):
-        for name in set(registry.names()) - set(names):
-            del registry._classes[name]
-    for name in [n for n in sys.modules if n.startswith("leanrec_plugin_frauds")]:
-        del sys.modules[name]
     torch.set_num_threads(1)

@@ -16,13 +16,11 @@ import pytest
 from fake_worker import FakeWorkers
 from front_door import TINY, Leanrec, Said, environment, tiny_suite
 
-from baselines.base import BASELINES
 from bench import launch, runner, store
 from bench.protocol import Protocol
 from bench.records import read_trials
 from bench.run import Run
 from bench.worker import TrialSpec
-from techniques.base import TECHNIQUES
 
 BASELINE = '''
 from dataclasses import dataclass
@@ -60,14 +58,6 @@ class Mine(Baseline):
     def build(self, data):
         return Model(data.fields.values())
 '''
-
-
-@pytest.fixture(autouse=True)
-def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test's plug-ins register is gone after it."""
-    for registry in (BASELINES, TECHNIQUES):
-        registry.names()
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
 
 
 @pytest.fixture
