@@ -238,7 +238,7 @@ def test_processor_time_of_the_arm_is_what_its_blocks_used() -> None:
     blocks = sampled(sleeps)
     spinning, sleeping = blocks.arms
     assert sleeping.processor < 0.5 * sleeping.wall
-    assert 0 < spinning.processor < 1.1 * spinning.wall
+    assert 0 < spinning.processor < 1.5 * spinning.wall
 
 
 finite = st.floats(-1e3, 1e3, width=32)

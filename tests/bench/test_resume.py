@@ -31,7 +31,7 @@ from bench.worker import TrialSpec
 pytestmark = pytest.mark.slow
 
 SUITE = TINY + "margin = 0.5\n"  # so wide that noise cannot make the A/A arm suspect
-KILLS = 20
+KILLS = 12
 LONGEST = 5.0  # seconds from a start to its kill: one or two trials further
 
 
@@ -140,7 +140,7 @@ def assert_usable(cache: Path) -> None:
 
 
 def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path, cache: Path) -> None:
-    """Twenty kills, every fourth a Ctrl-C; a run that ends between them is followed by another."""
+    """Twelve kills, every fourth a Ctrl-C; a run that ends between them is followed by another."""
     rng = random.Random(20)
     suite = tiny_suite(tmp_path, SUITE)
     planned = planned_trials(suite, tmp_path / "undisturbed")

@@ -46,6 +46,17 @@ FEW = {"dcnv2", NORMED, "two-tower", "sasrec"}
 ALL = [*BASELINES.names(), NORMED]
 SMALL = {"dataset": "planted(rows=2000, ids=300)"}
 CPU = torch.device("cpu")
+TRAINING = {"prepare", "build", "train"}
+
+
+def shown_on(name: str) -> set[str]:
+    """The baselines that a technique is tested on: a few where it costs seconds, or where it leaves
+    what is served alone or cannot run on a CPU."""
+    cls = TECHNIQUES.get(name)
+    few = set(cls().stages) <= TRAINING or cls.requires.devices == {"cuda"}
+    return COMPILING.get(name, FEW if few else set(ALL))
+
+
 PAIRS = [
     pytest.param(
         (t, b),
@@ -54,7 +65,7 @@ PAIRS = [
     )
     for t in TECHNIQUES.names()
     for b in ALL
-    if b in COMPILING.get(t, ALL)
+    if b in shown_on(t)
 ]
 
 
@@ -219,7 +230,7 @@ def process_state() -> dict[str, object]:
 
 def test_trains_with_a_finite_float32_loss(case: Case) -> None:
     technique, on = case
-    if not {"prepare", "build", "train"} & set(technique.stages):
+    if not TRAINING & set(technique.stages):
         pytest.skip(f"{technique.name} leaves training alone")
     recipe = on.baseline.recipe
     if recipe.epochs == 0:
