@@ -215,10 +215,11 @@ class PairedBlocks:
                 window, _, last = time_window(arm.call, part, self.device.synchronize)
                 elapsed += window
             stopped = time.perf_counter()
-            arm.wall += stopped - wall
-            arm.processor += self._processor() - processor
             arm.keep(part[-1], last)
-            arm.reads.append(time.perf_counter() - stopped)
+            read = time.perf_counter()
+            arm.reads.append(read - stopped)
+            arm.wall += read - wall
+            arm.processor += self._processor() - processor
         return Block(durations or [elapsed], len(batches), elapsed)
 
     def _processor(self) -> float:
