@@ -27,7 +27,7 @@ from bench.verdicts import (
     tolerated_loss,
 )
 
-HEADLINES = {
+HEADLINES = {  # scenario → the metric it is judged by
     "train": "throughput",
     "distributed": "throughput",
     "offline": "throughput",
@@ -35,7 +35,9 @@ HEADLINES = {
     "server": "throughput_at_sla",
     "cold-start": "time_to_first_answer",
     "cache-phases": "warm_latency",
+    "refresh": None,  # its quality alone
 }
+TIMED = ("latency", "throughput")  # what a scenario of the user's own is judged by
 _MISSED = {  # metric → what an arm did whose value is not a number to compare
     SAMPLES_TO_TARGET: "did not reach the target quality",
     TIME_TO_QUALITY.name: "did not reach the target quality",
@@ -62,7 +64,7 @@ def estimate_series(
         "margin": margin,
         "n_processes": len(processes),
         "n_blocks": series.blocks,
-        "primary": HEADLINES.get(series.cell.scenario) == metric.name,
+        "primary": _is_headline(series.cell.scenario, metric),
         "note": _notes(series.note, _lone(processes)),
     }
     if failure:
@@ -86,6 +88,12 @@ def estimate_series(
         "verdict": ratio_verdict(interval, margin, metric.unit, metric.direction),
         "p_value": _over_looks(minimum_effect_p(interval, math.log1p(margin)), level, protocol),
     }
+
+
+def _is_headline(scenario: str, metric: Metric) -> bool:
+    if scenario in HEADLINES:
+        return HEADLINES[scenario] == metric.name
+    return metric.name in TIMED
 
 
 def _fault(series: Series, processes: Sequence[int]) -> tuple[Verdict, str] | None:

@@ -78,6 +78,11 @@ class TestBlocks:
         assert (effect.level, effect.margin) == (PROTOCOL.level_at(5), 0.02)
         assert effect.primary
 
+    def test_a_scenario_of_the_users_own_is_judged_by_what_it_times(self) -> None:
+        assert only(timed(0.5, scenario="my-load"), "latency").primary
+        assert only(timed(0.5, scenario="my-load", metric=THROUGHPUT), "throughput").primary
+        assert not only(timed(0.5, scenario="refresh"), "latency").primary
+
     def test_the_effect_is_the_mean_log_ratio_of_the_pairs(self) -> None:
         pairs = [([1.0, 4.0], [2.0, 2.0]), ([1.0, 1.0], [1.0, 2.0])]
         trials = [trial(p, blocks(c, t)) for p, (c, t) in enumerate(pairs)]
