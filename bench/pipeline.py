@@ -194,6 +194,7 @@ class Pipeline:
 
     def job(self, **more: Any) -> Job:
         """This training as a job of its ranks; more: other fields of the job."""
+        self._data_artefact()  # made once, before all ranks ask for it
         parallel = self.recipe.parallel
         return Job(
             baseline=format_spec(self.baseline),

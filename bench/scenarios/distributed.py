@@ -102,7 +102,6 @@ class Distributed(Scenario):
         self, pipeline: Pipeline, refused: str, comparison: Comparison, stack: ExitStack
     ) -> RankArm:
         """The ranks of an arm, ready for orders until `stack` is closed."""
-        pipeline.data_digest  # noqa: B018 - made once, before the ranks read it
         name: Arm = "treatment" if pipeline is comparison.treatment else "control"
         job = pipeline.job(threads=self.threads)
         alone = job.ranks == 1

@@ -13,7 +13,7 @@ from baselines.base import Batch
 from techniques.base import Context, technique
 from techniques.caching.look_ups import LookUps
 from techniques.caching.row_cache import StoredEmbedding
-from techniques.caching.row_caching import Microseconds, RowStoring
+from techniques.caching.row_caching import RowStoring
 from techniques.caching.row_store import RowStore
 
 
@@ -30,8 +30,6 @@ class Prefetch(RowStoring):
     others are stored alone. Rows on their way are memory beside the cache's, and finding them takes
     processor time beside the load's: where that is much, give the scenario two threads.
     """
-
-    store_microseconds: Microseconds = 0.0
 
     def embed(self, store: RowStore, counts: Tensor | None) -> StoredEmbedding:
         """The store alone."""

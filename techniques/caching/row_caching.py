@@ -26,11 +26,12 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Microseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+@dataclass(frozen=True)
 class RowStoring(Technique):
     """Every table of FEWEST rows or more in a store, read through what `embed` gives.
 
-    A dataclass of it has the parameter store_microseconds: the emulated latency of the store, for
-    each row read; 0 for a mapped file as fast as it is.
+    store_microseconds: the emulated latency of the store, for each row read; 0 for a mapped file
+    as fast as it is.
     """
 
     family = "caching"
@@ -43,7 +44,7 @@ class RowStoring(Technique):
     )
     changes = frozenset({Change.SIZE})
 
-    store_microseconds: Microseconds
+    store_microseconds: Microseconds = 0.0
 
     @abstractmethod
     def embed(self, store: RowStore, counts: Tensor | None) -> StoredEmbedding:
@@ -90,19 +91,18 @@ class StoredEmbeddings(RowStoring):
     memory; while there is room, the page cache holds them.
     """
 
-    store_microseconds: Microseconds = 0.0
-
     def embed(self, store: RowStore, counts: Tensor | None) -> StoredEmbedding:
         """The store alone."""
         return StoredEmbedding(store)
 
 
+@dataclass(frozen=True)
 class RowCaching(RowStoring):
-    """A cache of a share of each table's rows. A dataclass of it has the parameter `rows`."""
+    """A cache of the share `rows` of each table's rows."""
 
     changes = frozenset({Change.SIZE, Change.REPEATS})
 
-    rows: Share
+    rows: Share = 0.1
 
     def embed(self, store: RowStore, counts: Tensor | None) -> StoredEmbedding:
         """A cache of the policy over the store."""
@@ -129,9 +129,6 @@ class LRUCache(RowCaching):
     id takes 4 bytes of index and a held row 16 beside its numbers.
     """
 
-    rows: Share = 0.1
-    store_microseconds: Microseconds = 0.0
-
     def policy(self, capacity: int) -> LRU:
         """See `LRU`."""
         return LRU(capacity)
@@ -147,9 +144,6 @@ class LFUCache(RowCaching):
     stay long after popularity has moved. Answers are the model's to the bit. Eviction takes time
     proportional to the rows held.
     """
-
-    rows: Share = 0.1
-    store_microseconds: Microseconds = 0.0
 
     def policy(self, capacity: int) -> LFU:
         """See `LFU`."""
@@ -167,9 +161,6 @@ class TinyLFUCache(RowCaching):
     memory. Bookkeeping costs more than LRU's at every look-up. Answers are the model's to the bit.
     """
 
-    rows: Share = 0.1
-    store_microseconds: Microseconds = 0.0
-
     def policy(self, capacity: int) -> TinyLFU:
         """See `TinyLFU`."""
         return TinyLFU(capacity)
@@ -186,8 +177,6 @@ class StaticHotCache(RowCaching):
     model's to the bit. Of rows that count the same, the first are held.
     """
 
-    rows: Share = 0.1
-    store_microseconds: Microseconds = 0.0
     changes = frozenset({Change.SIZE})
 
     def embed(self, store: RowStore, counts: Tensor | None) -> RowCache:
