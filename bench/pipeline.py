@@ -31,7 +31,7 @@ from bench.data_artefact import files_of, load_data, save_data
 from bench.device import Device
 from bench.ranks import Job, train_on_ranks
 from bench.records import CONTROL
-from bench.store import Store, code_version
+from bench.store import Store, address, code_version
 from bench.tuning import Tuner
 from techniques.base import STAGES, TECHNIQUES, Context, Technique
 
@@ -150,8 +150,9 @@ class Pipeline:
     def train(self, on_epoch: Callable[[Epoch], None] | None = None) -> tuple[Path, bool]:
         """The artefact of trained weights and history, trained now if need be; and whether it was.
 
-        A training that was killed goes on from its last checkpoint. Raises NonFiniteLoss where
-        training diverges.
+        A training that was killed goes on from its last checkpoint. Of a baseline, stack, seed and
+        device one checkpoint is kept: a training that starts deletes those that were left by other
+        code or data and that no process is writing. Raises NonFiniteLoss where training diverges.
         """
         key = {
             **self._key("prepare", "build", "train"),
@@ -159,9 +160,12 @@ class Pipeline:
             "seed": self.seed,
             "device": self.device.name,
         }
-        checkpoints = self.store.path("trained", key).with_suffix(".checkpoint")
+        lasting = {name: value for name, value in key.items() if name not in ("code", "data")}
+        ending = f".{address(lasting)}.checkpoint"
+        checkpoints = self.store.path("trained", key).with_suffix(ending)
 
         def make(folder: Path) -> None:
+            self.store.sweep("trained", ending)
             parallel = self.recipe.parallel
             try:
                 if parallel is None:

@@ -31,8 +31,7 @@ class Store:
 
     def path(self, kind: str, key: dict[str, object]) -> Path:
         """Where the artefact of that kind and content key is, or would be."""
-        text = json.dumps(key, sort_keys=True, default=str)
-        return self.root / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
+        return self.root / kind / address(key)
 
     def ensure(
         self, kind: str, key: dict[str, object], make: Callable[[Path], None]
@@ -68,12 +67,29 @@ class Store:
                 shutil.rmtree(draft, ignore_errors=True)
         return path, True
 
+    def sweep(self, kind: str, ending: str) -> None:
+        """Delete the folders ``ADDRESS`` + `ending` of that kind, but for those whose artefact a
+        process is making."""
+        for folder in (self.root / kind).glob(f"*{ending}"):
+            with folder.with_name(folder.name.removesuffix(ending) + ".lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _unwritable(self, error: OSError) -> LeanRecError:
         return LeanRecError(
             f"The artefact store {self.root} cannot be written: {error.strerror or error}.",
             "Nothing that was there is harmed.",
             "Free space, or set LEANREC_CACHE to another folder.",
         )
+
+
+def address(key: dict[str, object]) -> str:
+    """24 hex digits that stand for a content key."""
+    text = json.dumps(key, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def code_version(classes: Iterable[type]) -> str:

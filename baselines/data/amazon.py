@@ -7,12 +7,14 @@ Sources: McAuley et al. 2015, arXiv:1506.04757 (JSON, CSV); Kang and McAuley 201
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from baselines.base import dataset
+from baselines.data.columns import BLOCK
 from baselines.data.events import Events
 from baselines.data.sources import local_folder
 from baselines.data.tables import codes_of, locate
@@ -42,13 +44,14 @@ class Amazon(EventSource):
         path = path if path.is_absolute() else (local_folder() or Path()) / path
         (path,) = locate(path.parent.name, str(path.parent), (path.name,), PUBLISHER)
         suffixes = path.suffixes
+        if ".json" in suffixes:
+            scan = pl.scan_ndjson(path, schema=JSON)
+        elif ".csv" in suffixes:
+            scan = pl.scan_csv(path, has_header=False, schema=dict(JSON))
+        else:
+            return _one_user_a_line(path, self.name)
         try:
-            if ".json" in suffixes:
-                frame = pl.scan_ndjson(path, schema=JSON).collect(engine="streaming")
-            elif ".csv" in suffixes:
-                frame = pl.read_csv(path, has_header=False, schema=dict(JSON))
-            else:
-                return _one_user_a_line(path, self.name)
+            frame = _columns(scan)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise LeanRecError(
                 f"{path} is not of the publisher's layout: {str(error).splitlines()[0]}",
@@ -61,9 +64,9 @@ class Amazon(EventSource):
                 "Nothing was run.",
                 "Get it anew from the publisher.",
             )
-        users, items, ratings, times = (frame[name] for name in JSON)
+        users, items, ratings, times = (frame.drop_in_place(name) for name in JSON)
         return Events(
-            self.name, f"Amazon reviews, {path.name}.", codes_of(users)[0], codes_of(items)[0],
+            self.name, f"Amazon reviews, {path.name}.", _codes(users), _codes(items),
             ratings.to_numpy(), times.to_numpy(),
         )  # fmt: skip
 
@@ -74,6 +77,23 @@ class AmazonBeauty(Amazon):
     """Amazon Beauty, 5-core: 22,363 users, 12,101 items, 198,502 events; one user a line."""
 
     path: str = "amazon-beauty/Beauty.txt"
+
+
+def _columns(scan: pl.LazyFrame) -> pl.DataFrame:
+    """The columns of JSON, read block by block: 20 bytes a review and each word once."""
+    words = [
+        pl.col(name).cast(pl.Categorical(pl.Categories.random())) for name in ("reviewerID", "asin")
+    ]
+    blocks = chain([pl.DataFrame(schema=JSON)], scan.collect_batches(chunk_size=BLOCK))
+    return pl.concat([block.with_columns(words) for block in blocks])
+
+
+def _codes(words: pl.Series) -> np.ndarray:
+    """As `codes_of` gives them, of a column without gaps that holds each word once."""
+    numbers, known = words.to_physical().to_numpy(), words.unique()
+    table = np.empty(int(numbers.max()) + 1, np.int32)
+    table[known.to_physical().to_numpy()] = codes_of(known.cast(pl.String))[0]
+    return table[numbers]
 
 
 def _one_user_a_line(path: Path, name: str) -> Events:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import polars as pl
@@ -76,21 +75,6 @@ def interactions_from_frame(
     events, legend = _events(frame, name, user, item, "", [], segments)
     data = retrieval_dataset(once(events), seed=seed)
     return dataclasses.replace(data, protocol=data.protocol + legend)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV file (UTF-8, with or without a byte-order mark) as a frame.
-
-    Raises LeanRecError where it is missing, not UTF-8, or not a table.
-    """
-    try:
-        return pd.read_csv(path, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # a parser's and a decoder's errors are ValueErrors
-        raise LeanRecError(
-            f"{path} cannot be read as a CSV table: {error}.",
-            "Nothing was run.",
-            "Give a UTF-8 file with comma-separated columns and a header line.",
-        ) from error
 
 
 def _events(

@@ -27,17 +27,18 @@ class Own(EventSource):
     (libsvm: columns label, field_0, field_1, …); a folder with train, valid and test files of one
     of these forms, which are then the published split; or a ``.toml`` file that holds these
     parameters. Relative paths start here or at LEANREC_DATA. user, item, label, time, text: column
-    names, empty where there is none; ids may be words or numbers of any size. categorical, numeric:
-    further columns of the click model. sequence: a column of the items that the user took before
-    the row, oldest first: lists, or text with '|' between the ids, or commas where the column has
-    no '|', or spaces where it has neither. `ctr` takes it in place of the user's earlier rows and
-    then needs no times; retrieval and sequences ignore it.
+    names, empty where there is none. categorical, numeric: further columns of the click model.
+    sequence: a column of the items that the user took before the row, oldest first: lists, or text
+    with '|' between the ids, or commas where the column has no '|', or spaces where it has neither.
+    `ctr` takes it in place of the user's earlier rows and then needs no times; retrieval and
+    sequences ignore it.
 
-    Times are whole numbers of any sign, whose fractions are dropped, or dates. Missing categories
-    are 0, missing numbers the mean, missing histories empty, and an item of a history that no
-    training row has is 0; a missing user, item, label or time is an error. Repeated rows all count
-    as impressions and in sequences, and once as interactions. Users with one event only train, and
-    have no sequence.
+    Ids and categories may be words or numbers of any size; in CSV and TSV they are what stands
+    there, so that 12, 012 and 12.0 are three. Times are whole numbers of any sign, whose fractions
+    are dropped, or dates. Missing categories are 0, missing numbers the mean, missing histories
+    empty, and an item of a history that no training row has is 0; a missing user, item, label or
+    time is an error. Repeated rows all count as impressions and in sequences, and once as
+    interactions. Users with one event only train, and have no sequence.
     """
 
     path: str = ""
@@ -55,7 +56,8 @@ class Own(EventSource):
         path = _found(self.path)
         if path.suffix == ".toml":
             return _from_toml(path).events()
-        with opened(path) as (table, parts):
+        words = [self.user, self.item, *self.categorical, self.sequence, self.text]
+        with opened(path, [name for name in words if name]) as (table, parts):
             return table_events(
                 table, path.name, self.user, self.item, self.label, self.time, self.categorical,
                 self.numeric, self.sequence, self.text, parts,

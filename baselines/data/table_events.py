@@ -199,6 +199,8 @@ def _histories(column: pl.Series, known: pl.Series, name: str) -> Histories:
             "Nothing was run.",
             "Give ids as those of the items, in lists or with spaces, commas or '|' between.",
         )
+    if found.dtype == pl.String and known.dtype.is_integer():
+        ids, known = found, known.cast(pl.String)  # 012 is not 12
     places = np.arange(len(known), dtype=np.int32)
     values = ids.replace_strict(known, places, default=-1, return_dtype=pl.Int32).to_numpy()
     if len(values) and values.max() < 0:

@@ -16,6 +16,7 @@ from baselines.errors import LeanRecError
 
 FORMS = (".csv", ".tsv", ".parquet", ".libsvm")
 NAMES = ("train", "valid", "test")
+WHOLE = r"^(0|-?[1-9][0-9]*)$"  # a word that says nothing but a whole number
 LIMIT = 1 << 28  # bytes; longer text becomes a temporary Parquet file, whose columns come singly
 
 
@@ -71,10 +72,17 @@ def read_csv(
 
 
 def codes_of(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Codes int32 [n] of a column of any kind, −1 where missing, and the value of each, sorted."""
+    """Codes int32 [n] of a column of any kind, −1 where missing, and the value of each, sorted.
+
+    Words that are all whole numbers of 64 bits, without zeros in front, count as those.
+    """
     if column.dtype.is_float():
         column = column.fill_nan(None)
     known = column.drop_nulls().unique().sort()
+    if column.dtype == pl.String and known.str.contains(WHOLE).all():
+        numbers = known.cast(pl.Int64, strict=False)
+        if not numbers.null_count():
+            column, known = column.cast(pl.Int64), numbers.sort()
     if column.dtype.is_integer() and len(column):
         whole = column.cast(pl.Int64, strict=False)
         if not whole.null_count():
@@ -84,17 +92,20 @@ def codes_of(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[pl.LazyFrame, np.ndarray | None]]:
+def opened(
+    path: Path, words: Sequence[str] = ()
+) -> Iterator[tuple[pl.LazyFrame, np.ndarray | None]]:
     """A table, or the train, valid and test tables of a folder and the part of each row, int8 [n].
 
     CSV, TSV, Parquet or libsvm; text also as ``.gz``. A byte-order mark and CRLF are no part of the
-    values. Raises LeanRecError where a file is missing or not such a table.
+    values. words: columns of CSV and TSV to be read as they stand there; others that hold numbers
+    only are numbers. Raises LeanRecError where a file is missing or not such a table.
     """
     with tempfile.TemporaryDirectory() as folder:
         if not path.is_dir():
-            yield _scan(path, Path(folder, "table")), None
+            yield _scan(path, words, Path(folder, "table")), None
             return
-        scans = [_scan(file, Path(folder, file.stem)) for file in _files(path)]
+        scans = [_scan(file, words, Path(folder, file.stem)) for file in _files(path)]
         with readable(path):
             sizes = [scan.select(pl.len()).collect().item() for scan in scans]
             joined = pl.concat(scans, how="vertical_relaxed")
@@ -128,7 +139,7 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _scan(path: Path, copy: Path) -> pl.LazyFrame:
+def _scan(path: Path, words: Sequence[str], copy: Path) -> pl.LazyFrame:
     kind = next((suffix for suffix in path.suffixes[::-1] if suffix in FORMS), "")
     if not kind:
         raise LeanRecError(
@@ -139,15 +150,21 @@ def _scan(path: Path, copy: Path) -> pl.LazyFrame:
             scan = pl.scan_parquet(path)
             scan.collect_schema()
             return scan
-        scan = _libsvm(path) if kind == ".libsvm" else _text(path, "\t" if kind == ".tsv" else ",")
+        if kind == ".libsvm":
+            scan = _libsvm(path)
+        else:
+            scan = _text(path, words, "\t" if kind == ".tsv" else ",")
         if path.stat().st_size <= LIMIT:
             return scan.collect().lazy()
         scan.sink_parquet(copy)
         return pl.scan_parquet(copy)
 
 
-def _text(path: Path, separator: str) -> pl.LazyFrame:
-    scan = pl.scan_csv(path, separator=separator, infer_schema_length=10_000)
+def _text(path: Path, words: Sequence[str], separator: str) -> pl.LazyFrame:
+    kinds = dict.fromkeys(words, pl.String)
+    scan = pl.scan_csv(
+        path, separator=separator, infer_schema_length=10_000, schema_overrides=kinds
+    )
     return scan.rename(lambda name: name.lstrip("\ufeff"))
 
 

@@ -100,7 +100,8 @@ class UnitVectors(nn.Module):
 class MLP(nn.Sequential):
     """Hidden layers, each a linear map, batch normalisation if asked for, ReLU and dropout.
 
-    width: of the input. hidden: units of each layer. Its output is the last layer's, [B, out].
+    A bias before a normalisation would be taken off with the mean, so there is none. width: of the
+    input. hidden: units of each layer. Its output is the last layer's, [B, out].
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class MLP(nn.Sequential):
         layers: list[nn.Module] = []
         sizes = (width, *hidden)
         for fan_in, fan_out in pairwise(sizes):
-            layers.append(nn.Linear(fan_in, fan_out))
+            layers.append(nn.Linear(fan_in, fan_out, bias=not batch_norm))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(fan_out))
             layers.append(nn.ReLU())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines.base import Dataset, Split
-from baselines.data.frame import from_frame, interactions_from_frame, read_table
+from baselines.data.frame import from_frame, interactions_from_frame
 from baselines.errors import LeanRecError
 
 ROLES = {"label": "click", "user": "user", "item": "item"}
@@ -181,21 +181,3 @@ def test_users_that_were_never_trained_on_are_not_judged():
 def test_interactions_that_cannot_be_used_are_refused(frame, message):
     with pytest.raises(LeanRecError, match=message):
         interactions_from_frame(frame, user="user", item="item")
-
-
-def test_a_csv_with_byte_order_mark_and_quotes_is_read(tmp_path):
-    path = tmp_path / "«clicks».csv"
-    text = '\ufeffuser,"the ""page""",click\nÜ1,"a, b",1\n'
-    path.write_text(text, encoding="utf-8")
-    frame = read_table(path)
-    assert list(frame.columns) == ["user", 'the "page"', "click"]
-    assert frame.iloc[0].tolist() == ["Ü1", "a, b", 1]
-
-
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n4,5,6,7,8\n", b"a\n\xff\xfe\n", None])
-def test_a_file_that_is_no_table_is_refused(tmp_path, content):
-    path = tmp_path / "table.csv"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(LeanRecError, match="cannot be read as a CSV table"):
-        read_table(path)

@@ -156,6 +156,66 @@ def test_ids_are_the_same_as_floats_as_whole_numbers_and_of_any_size(tmp_path):
         assert data.fields["item"] == 60
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv.gz"])
+@pytest.mark.parametrize(
+    ("of", "distinct"),
+    [
+        (lambda k: f"{k:04d}", 60),
+        (lambda k: f"{k // 2:0{4 * (k % 2)}d}", 60),  # 0, 0000, 1, 0001, …
+        (lambda k: k + 2**40, 60),
+        (lambda k: k + 2**64, 60),
+        (lambda k: k - 30, 60),
+        (lambda k: [f"-{k}", f"{k}"][k % 2], 60),
+        (lambda k: f"{k // 3}.{k % 3}", 60),
+        (lambda k: [f"{k // 2}", f"{k // 2}.0"][k % 2], 60),
+        (lambda k: k if k < 59 else "x", 60),
+        (lambda k: k // 2, 30),
+    ],
+)  # fmt: skip
+def test_ids_of_a_text_file_are_what_stands_there(tmp_path, form, of, distinct):
+    frame = clicks().assign(iid=lambda f: [of(k - 2**40) for k in f["iid"]])
+    frame["past"] = frame["iid"]
+    path = tmp_path / f"a.{form}"
+    frame.to_csv(path, index=False, sep="\t" if "tsv" in form else ",")
+    spec = f'own(path="{path}", {ROLES}, categorical=["past"], sequence="past", split="temporal")'
+    source = DATASETS.make(spec)
+    events = source.events()
+    assert len(set(events.items)) == distinct
+    assert_array_equal(pd.factorize(events.items)[0], pd.factorize(frame["iid"].astype(str))[0])
+    assert_array_equal(events.categories["past"], events.items)
+    assert_array_equal(events.histories.values, events.items)
+    assert source.retrieval().fields["item"] == distinct
+
+
+def test_whole_numbers_in_text_are_in_the_order_of_numbers(tmp_path):
+    frame = clicks()
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    text, numbers = (own(tmp_path / f"a.{form}") for form in ("csv", "parquet"))
+    assert torch.equal(text.train.inputs[0], numbers.train.inputs[0])
+
+
+def test_an_item_of_a_history_is_not_another_that_has_zeros_in_front(tmp_path):
+    frame = clicks().assign(past=lambda f: [f"{k}|0{k}" for k in f["iid"]])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    source = DATASETS.make(f'own(path="{tmp_path}/a.csv", {ROLES}, sequence="past")')
+    events = source.events()
+    found = events.histories.values.reshape(-1, 2)
+    assert_array_equal(found[:, 0], events.items)
+    assert (found[:, 1] == -1).all()
+
+
+def test_three_files_of_one_table_agree_on_what_an_id_is(tmp_path):
+    frame = clicks().assign(iid=lambda f: f["iid"] - 2**40)
+    ids = frame["iid"].astype(str)
+    ids[1700:] = ids[1700:].str.zfill(2)
+    ends = {"train": (0, 1500), "valid": (1500, 1700), "test": (1700, 2000)}
+    for name, (start, end) in ends.items():
+        frame.assign(iid=ids)[start:end].to_csv(tmp_path / f"{name}.csv", index=False)
+    unknown = own(tmp_path, ', split="published"').test.inputs[0][:, 1] == 0
+    assert_array_equal(unknown, frame["iid"][1700:] < 10)
+
+
 @pytest.mark.parametrize("times", [lambda f: f["ts"] - 2**62, lambda f: f["ts"] + 2**62,
                                    lambda f: f["ts"] * 2.0**20,
                                    lambda f: pd.to_datetime(f["ts"] + 10**12, unit="s"),

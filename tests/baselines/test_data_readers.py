@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from baselines.base import DATASETS
+from baselines.data import amazon
 from baselines.errors import LeanRecError
 
 
@@ -214,6 +217,47 @@ def test_every_layout_of_amazon_gives_the_same_sequences(tmp_path):
         for a, b in zip((found.train, found.test), (data.train, data.test), strict=True):
             assert_array_equal(a.inputs[0], b.inputs[0])
             assert_array_equal(a.items, b.items)
+
+
+@pytest.mark.parametrize("form", ["json", "json.gz", "csv"])
+def test_reviews_are_the_same_read_in_one_block_and_in_many(tmp_path, form, monkeypatch):
+    frame = reviews()
+    if form == "csv":
+        frame.to_csv(tmp_path / "r.csv", index=False, header=False)
+    else:
+        frame.to_json(tmp_path / f"r.{form}", orient="records", lines=True)
+    source = DATASETS.make(f'amazon(path="{tmp_path}/r.{form}")')
+    whole = source.events()
+    assert_array_equal(whole.users, pd.factorize(frame["reviewerID"], sort=True)[0])
+    monkeypatch.setattr(amazon, "BLOCK", 7)
+    parted = source.events()
+    for name in ("users", "items", "ratings", "times"):
+        assert_array_equal(getattr(whole, name), getattr(parted, name))
+
+
+@pytest.mark.slow
+def test_reading_reviews_holds_numbers_and_no_texts(tmp_path):
+    """Peak of a process over its start; the ids as words alone would take 60 bytes a review."""
+    count, path = 1_000_000, tmp_path / "r.json.gz"
+    line = '{"reviewerID":"A%013d","asin":"B%09d","text":"%s","overall":5,"unixReviewTime":%d}'
+    some = [line % (k * 7919 % 50_000, k % 5_000, "so " * 9, k) for k in range(count // 20)]
+    with gzip.open(path, "wb", 1) as file:
+        for _ in range(20):
+            file.write(("\n".join(some) + "\n").encode())
+    script = """
+import resource, sys
+from baselines.data.amazon import Amazon
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+events = Amazon(path=sys.argv[1]).events()
+print(len(events), peak() - before)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+    )
+    rows, grown = map(int, ran.stdout.split())
+    assert rows == count
+    assert grown < 100 * count
 
 
 @pytest.mark.parametrize(

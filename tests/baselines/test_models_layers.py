@@ -60,3 +60,12 @@ def test_an_mlp_of_no_layers_is_the_identity() -> None:
     x = torch.randn(3, 6)
     assert MLP(6, ())(x) is x
     assert MLP(6, (4, 2), dropout=0.1, batch_norm=True)(x).shape == (3, 2)
+
+
+def test_a_layer_has_no_bias_where_a_normalisation_would_take_it_off() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 6)
+    plain, normed = MLP(6, (4,)), MLP(6, (4,), batch_norm=True)
+    assert plain[0].bias is not None
+    assert normed[0].bias is None
+    torch.testing.assert_close(normed[1](normed[0](x) + torch.randn(4)), normed[1](normed[0](x)))

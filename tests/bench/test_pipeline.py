@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,36 @@ def test_a_killed_training_goes_on_and_leaves_nothing_behind(store: Store, tmp_p
     assert fingerprint(slow.trained_model()) == fingerprint(whole.trained_model())
     assert len(heard) == len(whole.history().epochs) - 1
     assert [p.suffix for p in (store.root / "trained").iterdir() if p.is_dir()] == [""]
+
+
+def test_of_a_training_one_checkpoint_is_kept_unless_another_process_writes_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(epoch: Epoch) -> None:
+        raise KilledError
+
+    def checkpoints() -> set[str]:
+        return {path.name for path in (store.root / "trained").glob("*.checkpoint")}
+
+    def killed(code: str, seed: int = 0) -> str:
+        """Train for an epoch; the name of the checkpoint that is new."""
+        before = checkpoints()
+        monkeypatch.setattr(pipeline_module, "code_version", lambda classes: code)
+        with pytest.raises(KilledError):
+            pipeline(store, seed=seed).train(kill)
+        (made,) = checkpoints() - before
+        return made
+
+    killed("old")
+    other_seed, new = killed("old", seed=1), killed("new")
+    assert checkpoints() == {other_seed, new}
+    lock = store.root / "trained" / new.replace(new[new.index(".") :], ".lock")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        newer = killed("newer")
+        assert checkpoints() == {other_seed, new, newer}
+    pipeline(store).train()
+    assert checkpoints() == {other_seed}
 
 
 def test_a_training_that_diverges_leaves_nothing_behind(
