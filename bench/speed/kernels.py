@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from bench.speed import Goal, SpeedRow, race, rate_row
 from techniques.base import TECHNIQUES, Context
-from techniques.quantisation.quantised_linear import StaticLinear
+from techniques.quantisation.quantised_linear import StaticLinear, quantise_linear
 
 WIDTHS, DEPTH, BATCH = (400, 1024), 3, 512
 CALLS = {400: 40, 1024: 8}  # in an arm of a pair: tens of milliseconds and more
+FEW = {1: 1000, 32: 200}  # batches at which the engines of int8 differ, and calls of each
 CPU = torch.device("cpu")
 
 Model = Callable[[Tensor], Tensor]
@@ -29,7 +30,8 @@ def rows(quick: bool = False) -> list[SpeedRow]:
     """Rows a second of an MLP, for each technique and width; one thread."""
     widths, pairs = (WIDTHS[:1], 2) if quick else (WIDTHS, 6)
     with _one_thread(), torch.inference_mode():
-        return [_row(name, width, pairs) for name in BARE for width in widths]
+        beside = [_row(name, width, pairs) for name in BARE for width in widths]
+        return beside + [_engines(width, batch, pairs) for width in widths for batch in FEW]
 
 
 def models(name: str, width: int) -> tuple[Model, Model, Model, Tensor]:
@@ -42,9 +44,28 @@ def models(name: str, width: int) -> tuple[Model, Model, Model, Tensor]:
     return served, BARE[name][0](control, x), control, x
 
 
+def engines(width: int, batch: int) -> tuple[Model, Model, Tensor]:
+    """The MLP of `int8-linear` by its engine and by oneDNN, and rows for it."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(width, width) for _ in range(DEPTH)]
+    ours, other = (
+        nn.Sequential(*(m for layer in layers for m in (quantise_linear(layer, engine), nn.ReLU())))
+        for engine in ("fbgemm", "onednn")
+    )
+    return ours, other, torch.randn(batch, width)
+
+
+def _engines(width: int, batch: int, pairs: int) -> SpeedRow:
+    *made, x = engines(width, batch)
+    ours, other = (_calls(model, x, FEW[batch]) for model in made)
+    note = f"MLP {width}×{DEPTH}, one thread; bare: the same int8 layers by oneDNN"
+    work, amount = f"int8-linear, {width} wide, batch {batch}", batch * FEW[batch]
+    return rate_row(work, "rows/s", amount, race(ours, other, pairs), None, None, note)
+
+
 def _row(name: str, width: int, pairs: int) -> SpeedRow:
     *made, x = models(name, width)
-    ours, bare, plain = (_calls(model, x, width) for model in made)
+    ours, bare, plain = (_calls(model, x, CALLS[width]) for model in made)
     gain = 1 / race(bare, plain, pairs).ratio
     note = (
         f"MLP {width}×{DEPTH}, batch {BATCH}, one thread; bare: {BARE[name][1]}, {gain:.2g} times "
@@ -56,9 +77,9 @@ def _row(name: str, width: int, pairs: int) -> SpeedRow:
     )
 
 
-def _calls(model: Model, x: Tensor, width: int) -> Callable[[], None]:
+def _calls(model: Model, x: Tensor, count: int) -> Callable[[], None]:
     def work() -> None:
-        for _ in range(CALLS[width]):
+        for _ in range(count):
             model(x)
 
     return work
@@ -125,7 +146,7 @@ def _onednn(control: nn.Sequential, x: Tensor) -> Model:
 
 
 BARE: dict[str, tuple[Callable[[nn.Sequential, Tensor], Model], str]] = {
-    "int8-linear": (_dynamic, "torch's quantize_dynamic"),
+    "int8-linear": (_dynamic, "torch's quantize_dynamic, by FBGEMM on x86"),
     "int8-static": (_static, "FBGEMM's operator"),
     "bf16": (_bfloat16, "weights held in bfloat16"),
     "bf16-weights": (_bfloat16, "weights held in bfloat16"),

@@ -56,17 +56,19 @@ class Int8Linear(WideLinear):
 
     Source: dynamic quantisation of `torch.ao.nn.quantized`. Weights are int8 with a scale for
     each output; inputs are quantised at every call, with one scale for the batch, so an answer
-    depends a little on the requests that share its batch.
-    Expect 3× on 1024-wide layers at batch 512 where the CPU has AVX512-VNNI, and more with AMX.
-    Layers under about 256 wide, and at batch 1 under about 512, get slower: quantising their
-    inputs costs more than it saves. Quantised layers are half as large, not a quarter: oneDNN
-    keeps the weights twice.
+    depends a little on the requests that share its batch. Layers are a quarter the size.
+    Expect 3× and more on 1024-wide layers where the CPU has AVX512-VNNI. Layers under about 128
+    wide, at few rows under 256 and at batch 1 under about 512, get slower: quantising their inputs
+    costs more than it saves. The engine on x86 is FBGEMM, which on such a CPU beats oneDNN at few
+    rows, keeps pace in large products (`leanrec speed kernels` shows both) and holds the weights
+    once, where oneDNN holds them twice. It makes no use of AMX; where the CPU has it, measure
+    `onnxruntime-int8` too.
     """
 
     def explain(self, model: nn.Module, context: Context) -> str:
         """The widths that decide whether int8 pays."""
         return (
-            f"{self.widths(model)}; int8 pays from about 256 at large batches and from about 512 "
+            f"{self.widths(model)}; int8 pays from about 128 at large batches and from about 512 "
             "at batch 1"
         )
 

@@ -26,16 +26,17 @@ class QuantisedLinear(dynamic.Linear):
         return super().forward(x.float())
 
 
-def quantise_linear(layer: nn.Linear) -> QuantisedLinear:
-    """`layer` in int8 by oneDNN where this build of torch has it, else by torch's own engine.
+def quantise_linear(layer: nn.Linear, engine: str = "fbgemm") -> QuantisedLinear:
+    """`layer` in int8 by `engine` where this build of torch has it, else by the build's own.
 
-    oneDNN uses AMX where the CPU has it. It keeps the weights twice, as stored and as its kernel
-    reads them, so a layer is half the size that it was, not a quarter.
+    FBGEMM, which x86 builds have, keeps the weights once, as its kernel reads them, so a layer is a
+    quarter the size that it was; oneDNN keeps them twice. Both give inputs 7 bits, so that no CPU's
+    16-bit sums overflow, and the same answers.
     """
     observed = nn.Linear(layer.in_features, layer.out_features, device="meta")
     observed.weight, observed.bias = layer.weight, layer.bias
     observed.qconfig = per_channel_dynamic_qconfig  # type: ignore[assignment]
-    with _packing("onednn"):
+    with _packing(engine):
         quantised: QuantisedLinear = QuantisedLinear.from_float(observed)
     return quantised
 
@@ -45,8 +46,7 @@ class StaticLinear(nn.Module):
 
     Weights are int8 with a scale for each output. Inputs have 127 steps over [low, high] and the
     rest of 8 bits, 128 steps more, above it; what lies beyond counts as the nearer end. A row's
-    answer does not depend on its batch. FBGEMM keeps one copy of the weights, so a layer is a
-    quarter the size that it was.
+    answer does not depend on its batch. By FBGEMM, so a layer is a quarter the size that it was.
     """
 
     def __init__(self, layer: nn.Linear, low: float, high: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.speed.kernels import BARE, models, rows
+from bench.speed.kernels import BARE, FEW, engines, models, rows
 
 
 @pytest.mark.parametrize("name", BARE)
@@ -18,10 +18,19 @@ def test_the_bare_kernel_answers_as_the_technique(name: str) -> None:
     assert error < 0.05 * exact.norm()
 
 
+@torch.inference_mode()
+def test_the_engines_of_int8_answer_alike() -> None:
+    ours, other, x = engines(64, 5)
+    torch.testing.assert_close(ours(x), other(x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_every_technique_has_a_row_and_the_threads_come_back() -> None:
     threads = torch.get_num_threads()
     made = rows(quick=True)
-    assert [row.work for row in made] == [f"{name}, 400 wide" for name in BARE]
+    assert [row.work for row in made] == [
+        *(f"{name}, 400 wide" for name in BARE),
+        *(f"int8-linear, 400 wide, batch {batch}" for batch in FEW),
+    ]
     assert all(row.ratio and row.ratio > 0 for row in made)
     assert torch.get_num_threads() == threads

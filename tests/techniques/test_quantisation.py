@@ -5,12 +5,20 @@ from __future__ import annotations
 import warnings
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from baselines.base import Batch
 from baselines.errors import LeanRecError
 from techniques.base import TECHNIQUES, Context
-from techniques.quantisation.quantised_linear import QuantisedLinear
+from techniques.quantisation.quantised_linear import (
+    LEVELS,
+    QuantisedLinear,
+    quantise_linear,
+    weight_scale,
+)
 
 
 def test_quantised_linear_layers_err_little(
@@ -19,6 +27,28 @@ def test_quantised_linear_layers_err_little(
     compressed = TECHNIQUES.make("int8-linear").compress(click_model, context)
     exact, answer = click_model(*request_batch), compressed(*request_batch)
     assert 0 < (answer - exact).norm() / exact.norm() < 0.03
+
+
+@given(
+    rows=st.integers(1, 9), fan_in=st.integers(1, 70), fan_out=st.integers(1, 40),
+    low=st.floats(-100, 100), spread=st.floats(0, 100), weight=st.sampled_from([-2.0, 0.0, 2.0]),
+    seed=st.integers(0, 999),
+)  # fmt: skip
+@settings(deadline=None, max_examples=100)
+@torch.inference_mode()
+def test_an_answer_is_off_by_half_a_step_of_each_number(
+    rows: int, fan_in: int, fan_out: int, low: float, spread: float, weight: float, seed: int
+) -> None:
+    """Also where all inputs and weights are as large as they get, and sums in 16 bits overflow."""
+    torch.manual_seed(seed)
+    layer, x = nn.Linear(fan_in, fan_out), low + spread * torch.rand(rows, fan_in)
+    layer.weight += weight
+    step = (x.max().clamp(min=0) - x.min().clamp(max=0)) / LEVELS
+    # The zero point is rounded, too: at the ends of the range that costs another half step.
+    bound = step * layer.weight.abs().sum(1)
+    bound = bound + weight_scale(layer.weight) / 2 * (x.abs() + step).sum(1, keepdim=True)
+    error = (quantise_linear(layer)(x) - layer(x)).abs()
+    assert (error <= bound + 1e-4 * (1 + bound)).all()
 
 
 def test_only_layers_wide_on_both_sides_are_quantised(
