@@ -157,9 +157,7 @@ def test_a_full_disk_leaves_what_was_there(
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
-def test_who_may_read_a_file_is_for_the_umask_to_say(
-    tmp_path: Path, umask: int, mode: int
-) -> None:
+def test_who_may_read_a_file_is_for_the_umask_to_say(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
         path = write_trial(tmp_path, made())
