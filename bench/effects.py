@@ -89,6 +89,13 @@ def effects_of(
     effect of a cell that failed has the verdict "failed" and no estimate; a failed cell without
     any data has no effect, and is found in the run's warnings.
     """
+    return judged(estimates_of(trials, protocol, noise_floor), primary, protocol)
+
+
+def estimates_of(
+    trials: list[Trial], protocol: Protocol, noise_floor: Mapping[str, float]
+) -> list[Effect]:
+    """The effects of `trials`, each by itself. None rests on trials of two baselines or devices."""
     failed = failed_cells(trials)
     blocks, values = block_series(trials), value_series(trials)
     tails = [tail for s in blocks if (tail := tail_series(s)) is not None]
@@ -100,7 +107,11 @@ def effects_of(
         by_seed = [rows[process] for process in sorted(rows)]
         fields = estimate_quality(cell, metric, segment, by_seed, protocol, failed.get(cell))
         found += [fields] if fields is not None else []
-    effects = [Effect.model_validate(fields) for fields in found]
+    return [Effect.model_validate(fields) for fields in found]
+
+
+def judged(effects: list[Effect], primary: set[str], protocol: Protocol) -> list[Effect]:
+    """All effects of a run, each held by its family, in their order."""
     return sorted(with_families(effects, primary, protocol.alpha), key=_order)
 
 

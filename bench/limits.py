@@ -94,7 +94,7 @@ def findings(effects: Iterable[Effect], limits: Limits, only: Sequence[str] = ()
     in them. Raises LeanRecError where a limit concerns nothing that was measured.
     """
     chosen = [
-        e for e in effects if not e.segment and any(fnmatch(_id(e), p) for p in only or ("*",))
+        e for e in effects if not e.segment and (not only or any(fnmatch(_id(e), p) for p in only))
     ]
     tails = _highest_percentiles(chosen)
     found = []

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from baselines.errors import LeanRecError
 from bench.effects import Effect
-from bench.limits import Finding, Limits, State, findings
+from bench.limits import Finding, Limit, Limits, State, findings
 from bench.records import CONTROL, Row
 
 Objective = Literal["throughput", "latency", "training", "memory", "size"]
 _SCENARIO = {"latency": "single-stream", "throughput": "offline", "training": "train"}
+_Judged = TypeVar("_Judged", Effect, Finding)
 _METRIC = {"memory": "peak_memory", "size": "model_bytes"}
 
 
@@ -102,14 +103,14 @@ def candidates(effects: Iterable[Effect], limits: Limits, objective: Objective) 
     nearest to the limits by the estimates alone, and of those that keep them the largest gain."""
     effects = [e for e in effects if not e.segment]
     held = findings(effects, limits)
-    keys = dict.fromkeys((e.baseline, e.device, e.stack) for e in effects)
+    asked = {f.limit for f in held}
+    effects_by, findings_by = _by_stack(effects), _by_stack(held)
     found = []
-    for baseline, device, stack in keys:
-        own = [e for e in effects if (e.baseline, e.device, e.stack) == (baseline, device, stack)]
-        of_it = [f for f in held if (f.baseline, f.device, f.stack) == (baseline, device, stack)]
+    for (baseline, device, stack), own in effects_by.items():
+        of_it = findings_by.get((baseline, device, stack), [])
         gain, low, high = (1.0,) * 3 if stack == CONTROL else _gain(own, objective)
         states = {f.state for f in of_it}
-        states |= {"undecided"} if math.isnan(gain) or _lacks(of_it, held) else set()
+        states |= {"undecided"} if math.isnan(gain) or _lacks(of_it, asked) else set()
         states |= {"broken"} if any(e.verdict == "failed" for e in own) else set()
         state: State = next((s for s in ("broken", "undecided") if s in states), "met")
         found.append(
@@ -119,7 +120,7 @@ def candidates(effects: Iterable[Effect], limits: Limits, objective: Objective) 
                 distance=max((f.distance for f in of_it), default=0.0),
             )
         )  # fmt: skip
-    order = list(dict.fromkeys((b, d) for b, d, _ in keys))
+    order = list(dict.fromkeys((b, d) for b, d, _ in effects_by))
     return sorted(found, key=lambda c: (order.index((c.baseline, c.device)), *_promise(c)))
 
 
@@ -162,9 +163,17 @@ def _is_of(e: Effect, objective: Objective) -> bool:
     return e.primary and e.scenario == _SCENARIO[objective]
 
 
-def _lacks(of_it: list[Finding], held: list[Finding]) -> bool:
-    """Whether a limit that other stacks are held to found nothing of this one."""
-    return not {f.limit for f in held} <= {f.limit for f in of_it}
+def _by_stack(rows: Iterable[_Judged]) -> dict[tuple[str, str, str], list[_Judged]]:
+    """(baseline, device, stack) → its rows, in their order."""
+    found: dict[tuple[str, str, str], list[_Judged]] = {}
+    for row in rows:
+        found.setdefault((row.baseline, row.device, row.stack), []).append(row)
+    return found
+
+
+def _lacks(of_it: list[Finding], asked: set[Limit]) -> bool:
+    """Whether a limit that stacks are held to found nothing of this one."""
+    return not asked <= {f.limit for f in of_it}
 
 
 def _promise(c: Candidate) -> tuple[float, float]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -169,21 +170,21 @@ def write_trial(folder: Path, trial: Trial) -> Path:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace `path` by `content` in one step, flushed to disk before the rename."""
-    temporary = ""
+    """Replace `path` by `content` in one step, flushed to disk before the rename.
+
+    Who may read it is for the umask to say: `tempfile` would keep it from everyone else.
+    """
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=".", suffix=".part", delete=False
-        ) as file:
-            temporary = file.name
+        with temporary.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise LeanRecError(
             f"{path} cannot be written: {error.strerror or error}.",
             "What was recorded before is intact.",

@@ -3,6 +3,7 @@
 RUN/plan.json         the suite, its protocol and every cell, run or skipped with its reason
 RUN/environment.json  machine, software and the host's certificate
 RUN/records/*.jsonl   one file per finished trial
+RUN/progress.json     what is being measured, while the run is in progress
 RUN/summary.json      wall time and work, written when the run ends
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +33,8 @@ from bench.records import (
     read_trials,
     write_atomically,
 )
+
+PROGRESS = "progress.json"
 
 
 class PlannedCell(Row):
@@ -65,6 +69,16 @@ class Summary(Row):
     out_of_budget: bool = False
 
 
+class Underway(Row):
+    """progress.json: the process that is being measured. done, expected, seconds_left: as in
+    `bench.runner.Progress`."""
+
+    done: int
+    expected: int
+    seconds_left: float
+    doing: str
+
+
 @dataclass(frozen=True)
 class Run:
     """A run as its folder holds it now; it may still be in progress."""
@@ -77,10 +91,13 @@ class Run:
     summary: Summary | None = None
 
     @classmethod
-    def load(cls, path: Path) -> Run:
+    def load(
+        cls, path: Path, read: Callable[[Path], tuple[list[Trial], list[str]]] = read_trials
+    ) -> Run:
         """Read a run folder. Corrupt record files become `problems`, not errors.
 
-        Raises LeanRecError where there is no run, or its plan is not readable.
+        read: gives the trials and the problems of a folder of records. Raises LeanRecError where
+        there is no run, or its plan is not readable.
         """
         try:
             plan = Plan.model_validate_json((path / "plan.json").read_text(encoding="utf-8"))
@@ -103,7 +120,7 @@ class Run:
                 "Its records are untouched.",
                 "Restore plan.json, environment.json or summary.json from a copy.",
             ) from error
-        trials, problems = read_trials(path / "records")
+        trials, problems = read(path / "records")
         return cls(path, plan, environment, trials, problems, summary)
 
     @cached_property
@@ -112,6 +129,14 @@ class Run:
         return effects_of(
             self.trials, self.plan.protocol, set(self.plan.primary), noise_floor(self.environment)
         )
+
+    @cached_property
+    def effects_of_stacks(self) -> dict[tuple[str, str, str], list[Effect]]:
+        """(baseline, stack, device) → its effects, in their order."""
+        found: dict[tuple[str, str, str], list[Effect]] = {}
+        for e in self.effects:
+            found.setdefault((e.baseline, e.stack, e.device), []).append(e)
+        return found
 
     @cached_property
     def failures(self) -> list[str]:
@@ -159,6 +184,15 @@ class Run:
             where = f"{baseline} × {scenario}" if scenario else baseline
             lines.append(f"{where}: {name}: {often}{trial.head.stack}: {event.detail}")
         return lines
+
+
+def underway(folder: Path) -> Underway | None:
+    """What a run in progress is measuring; None where it does not say."""
+    try:
+        text = (folder / PROGRESS).read_text(encoding="utf-8")
+        return Underway.model_validate_json(text)
+    except (OSError, ValueError):
+        return None
 
 
 def noise_floor(environment: dict[str, Any]) -> dict[str, float]:

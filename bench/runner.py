@@ -31,7 +31,7 @@ from bench.records import (
     read_trial,
     write_trial,
 )
-from bench.run import Plan, Summary, write_json
+from bench.run import PROGRESS, Plan, Summary, Underway, write_json
 from bench.store import Store
 from bench.worker import TrialSpec
 
@@ -112,6 +112,7 @@ class Runner:
             out_of_budget=self.cut_short,
         )
         write_json(self.folder / "summary.json", summary)
+        (self.folder / PROGRESS).unlink(missing_ok=True)
         return summary
 
     def advance(self, comparison: PlannedComparison, process: int) -> None:
@@ -201,7 +202,7 @@ class Runner:
         spec = self._spec(mode, comparison, process)
         if spec.id in self.trials:
             return self.trials[spec.id]
-        self.tell(self._progress(f"{mode} {spec.baseline} × {spec.stack} #{process}"))
+        self._begin(f"{mode} {spec.baseline} × {spec.stack} #{process}")
         limit = (
             self.protocol.training_timeout_seconds
             if mode == "train"
@@ -212,6 +213,18 @@ class Runner:
         self.spent += trial.end.wall
         self._record(trial)
         return trial
+
+    def _begin(self, doing: str) -> None:
+        """Tell what is measured next, those who read the run's folder too."""
+        progress = self._progress(doing)
+        now = Underway(
+            done=progress.done,
+            expected=progress.expected,
+            seconds_left=progress.seconds_left,
+            doing=doing,
+        )
+        write_json(self.folder / PROGRESS, now)
+        self.tell(progress)
 
     def _record(self, trial: Trial) -> None:
         write_trial(self.folder / "records", trial)

@@ -1,5 +1,6 @@
 """The dashboard: the tables and figures of `reports`, with filters. It computes nothing of its own.
 
+While a run is in progress, a page looks at the run's files every few seconds and follows them.
 Started by ``leanrec dashboard RUN…``, which is ``streamlit run dashboard/app.py -- RUN…``.
 """
 
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,16 +19,19 @@ import streamlit as st
 from baselines.errors import LeanRecError
 from bench.limits import Limits
 from bench.protocol import QualityMargin
+from bench.reading import Stamp, stamp
 from bench.recommend import Objective, require_objective
-from bench.run import Run
+from bench.run import Run, underway
+from dashboard.loading import load
+from dashboard.parts import Piece, parts
 from reports import html_page, numbers, pages
-from reports.answer import state
+from reports.answer import progress, state
 from reports.markdown_page import plain
 from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
 from reports.select import Selection, techniques_of
 
-Stamp = tuple[tuple[str, int, int], ...]  # name, time and size of every file of a run
 ANY = "any"
+EVERY = 2.0  # seconds between two looks at the files of a run in progress
 _POSITIVE = re.compile(r"\d{1,12}(\.\d{1,6})?|\.\d{1,6}")
 
 
@@ -55,14 +60,16 @@ def _decide(run: Run, asked: Asked) -> tuple[Section, ...]:
 
 
 def _compare(run: Run, asked: Asked) -> tuple[Section, ...]:
-    earlier = _load(asked.earlier, asked.earlier_stamp) if asked.earlier else run
+    earlier = load(asked.earlier, asked.earlier_stamp) if asked.earlier else run
     part, other = asked.selection.of(run), asked.selection.of(earlier)
     return (Section("Changes", pages.change_blocks(other, part)),)
 
 
 View = Callable[[Run, Asked], Iterable[Section]]
 DECIDE, COMPARE = "Decide", "Compare runs"
+SAY_THE_STATE = ("Overview", "Answer")  # how far the run is
 VIEWS: dict[str, View] = {
+    "Overview": _one("Overview", pages.overview_blocks),
     "Answer": _one("The answer", pages.answer_blocks),
     "Verdicts": _one("Verdicts", pages.verdict_blocks),
     DECIDE: _decide,
@@ -87,9 +94,9 @@ def main(folders: list[Path]) -> None:
     if len(folders) > 1:
         names = [str(folder) for folder in folders]
         folder = folders[names.index(_choice("Run", "run", names))]
-    stamp = _stamp(folder)
+    seen = stamp(folder)
     try:
-        run = _load(folder, stamp)
+        run = load(folder, seen)
     except LeanRecError as error:
         st.error(plain(str(error)))
         return
@@ -99,42 +106,73 @@ def main(folders: list[Path]) -> None:
         asked = _limited(asked)
     if view == COMPARE:
         asked = _compared(asked, folders, folder)
-    if st.sidebar.button("Reload", help="Read the records again; a run may be in progress."):
-        st.cache_resource.clear()
-        st.rerun()
     st.title(plain(f"LeanRec: {run.plan.suite}"))
-    unfinished = run.summary is None or not run.summary.finished
-    if unfinished and view != "Answer":  # which says so itself
-        st.info(plain(state(run)))
+    if run.summary is None or not run.summary.finished:
+        if view not in SAY_THE_STATE:
+            st.info(plain(state(run)))
+        _follow(folder, seen)
     _warn(run)
     try:
-        sections = _sections(folder, stamp, view, asked)
+        found = _pieces(folder, seen, view, asked)
     except LeanRecError as error:
         st.header(plain(view))
         st.info(plain(str(error)))
         return
-    for number, section in enumerate(sections):
-        st.header(plain(section.title))
-        for place, block in enumerate(section.blocks):
-            _draw(block, f"{view} {number + 1}.{place + 1}")
-
-
-@st.cache_resource(max_entries=8, show_spinner="Reading the run…")
-def _load(folder: Path, stamp: Stamp) -> Run:
-    """The run, read once for every state of its files."""
-    return Run.load(folder)
+    _show(view, found[_part(len(found), (view, asked)) - 1])
 
 
 @st.cache_resource(max_entries=64, show_spinner="Drawing…")
-def _sections(folder: Path, stamp: Stamp, view: str, asked: Asked) -> tuple[Section, ...]:
+def _pieces(folder: Path, seen: Stamp, view: str, asked: Asked) -> tuple[tuple[Piece, ...], ...]:
     """What `view` shows of the run, made once for everything that is asked."""
-    return tuple(VIEWS[view](_load(folder, stamp), asked))
+    return parts(view, VIEWS[view](load(folder, seen), asked))
 
 
-def _stamp(folder: Path) -> Stamp:
-    files = [*folder.glob("*.json"), *folder.glob("records/*.jsonl")]
-    found = ((path.name, path.stat()) for path in sorted(files))
-    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
+@st.fragment(run_every=EVERY)
+def _follow(folder: Path, seen: Stamp) -> None:
+    """Tell what is being measured, and draw the page again once the run's files have changed."""
+    if stamp(folder) != seen:
+        st.rerun()
+    st.info(plain(progress(underway(folder), _written(seen))))
+
+
+def _written(seen: Stamp) -> float:
+    """Seconds since the youngest file of `seen` was written."""
+    return max(time.time() - max((moment for _, moment, _ in seen), default=0) / 1e9, 0.0)
+
+
+def _part(count: int, shown: object) -> int:
+    """The number of the part to show, kept in the address; the first of whatever is new."""
+    if count == 1:
+        st.query_params.pop("part", None)
+        return 1
+    if st.session_state.setdefault("shown", shown) != shown:
+        st.session_state.update(shown=shown, part=1)
+    wanted = st.session_state.get("part", st.query_params.get("part", "1"))
+    number = int(wanted) if str(wanted).isdecimal() else 1
+    st.session_state["part"] = min(max(number, 1), count)
+    label = f"Part, 1 to {count}: filter to see less"
+    chosen = int(st.number_input(label, 1, count, key="part", width=300))
+    st.query_params["part"] = str(chosen)
+    return chosen
+
+
+def _show(view: str, part: tuple[Piece, ...]) -> None:
+    """Draw a part of a view, each title and heading once over what stands under it."""
+    title = heading = ""
+    if not part:
+        st.header(plain(view))
+        st.info("This run has nothing of the kind.")
+    for piece in part:
+        if piece.title != title:
+            title, heading = piece.title, ""
+            st.header(plain(title))
+        if piece.heading != heading:
+            heading = piece.heading
+            _draw(Heading(heading))
+        _draw(piece.block)
+        if piece.note:
+            st.caption(f"Rows {piece.note}.")
+        _offer_files(piece.whole, piece.name)
 
 
 def _selection(run: Run) -> Selection:
@@ -170,7 +208,7 @@ def _compared(asked: Asked, folders: list[Path], folder: Path) -> Asked:
     if not others:
         return asked
     earlier = Path(_choice("Compare with", "with", others))
-    return replace(asked, earlier=earlier, earlier_stamp=_stamp(earlier))
+    return replace(asked, earlier=earlier, earlier_stamp=stamp(earlier))
 
 
 def _figure(label: str, key: str) -> float | None:
@@ -213,8 +251,7 @@ def _warn(run: Run) -> None:
                 _draw(block)
 
 
-def _draw(block: Block, name: str = "") -> None:
-    """Draw a block; under its `name`, what it shows can be taken away as a file."""
+def _draw(block: Block) -> None:
     match block:
         case Text(text):
             st.markdown(plain(text))
@@ -230,6 +267,10 @@ def _draw(block: Block, name: str = "") -> None:
                 st.dataframe(frame, hide_index=True)
         case _:
             st.html(f'<div class="leanrec">{html_page.block(block)}</div>')
+
+
+def _offer_files(block: Block, name: str) -> None:
+    """What a block shows can be taken away, as a file of that name."""
     match block:
         case Picture():
             with st.container(horizontal=True):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from bench.effects import Effect
 from bench.records import CONTROL, events
-from bench.run import Run
+from bench.run import Run, Underway
 from reports import format as fmt
-from reports.tables import QUALITY, columns_of, headline, summarise
+from reports.tables import QUALITY, Column, columns_of, headline, summarise
 
 GAINS = ("faster", "smaller", "better")
 COSTS = ("slower", "larger", "inferior")
@@ -51,11 +51,8 @@ def answers(run: Run) -> list[Answer]:
         for p in run.plan.cells
         if p.cell.stack != CONTROL
     )
-    return [
-        _answer(run, own)
-        for key in keys
-        if (own := [e for e in run.effects if (e.baseline, e.stack, e.device) == key])
-    ]
+    columns = columns_of(run)
+    return [_answer(own, columns) for key in keys if (own := run.effects_of_stacks.get(key, []))]
 
 
 def sanity(run: Run) -> str:
@@ -83,6 +80,17 @@ def state(run: Run) -> str:
     return text if run.summary.finished else text + " The run did not finish."
 
 
+def progress(now: Underway | None, written: float) -> str:
+    """What a run in progress is doing, as far as it says. written: seconds since a file of it
+    changed."""
+    text = f"Last written {fmt.duration(written)} ago."
+    if now is None:
+        return text
+    told = f"Being measured: {now.doing}. {now.done} of {now.expected} processes are done"
+    left = f", about {fmt.duration(now.seconds_left)} left" if now.seconds_left > 0 else ""
+    return f"{told}{left}. {text}"
+
+
 def explanations(run: Run) -> list[tuple[str, str]]:
     """(what, why): the notes of the trials, and of headline effects that bear no claim."""
     lines = [
@@ -103,11 +111,11 @@ def explanations(run: Run) -> list[tuple[str, str]]:
     return list(dict.fromkeys(lines))
 
 
-def _answer(run: Run, own: list[Effect]) -> Answer:
+def _answer(own: list[Effect], columns: list[Column]) -> Answer:
     found: dict[str, list[str]] = {"gains": [], "costs": [], "unclear": [], "failed": []}
     groups = (GAINS, COSTS, ("inconclusive",), ("failed",))
     quality: list[Effect] = []
-    for column in columns_of(run):
+    for column in columns:
         effects = headline(own, column)
         if column.scenario == QUALITY:
             quality = effects

@@ -17,7 +17,7 @@ from bench.records import CONTROL
 from bench.run import Run
 from reports import format as fmt
 from reports.labels import Named, label
-from reports.tables import COLUMNS, headline, stack_label
+from reports.tables import COLUMNS, Column, headline, stack_label
 
 # Okabe and Ito's palette for colour-blind readers, its light tones darkened so that text in them
 # is legible; shape and label say the same as the colour.
@@ -31,6 +31,8 @@ VERDICT_COLOUR = {
     "slower": _BAD, "larger": _BAD, "inferior": _BAD, "failed": _BAD,
     "equivalent": _EVEN, "inconclusive": _OPEN,
 }  # fmt: skip
+FOREST_ROWS = 60  # effects in a forest plot; more take another
+NAMED = 12  # stacks that are named in a panel; of more, only those that no other beats in both
 _FAR = 4.0  # times the outermost estimate
 Pair = tuple[str, Effect, Effect]  # stack, speed, quality
 
@@ -39,10 +41,10 @@ def speed_scenarios(run: Run) -> list[tuple[str, str, str]]:
     """The (baseline, scenario, device) for which quality can be drawn against speed."""
     return list(
         dict.fromkeys(
-            (e.baseline, e.scenario, e.device)
+            (baseline, column.scenario, device)
             for column in SPEED
-            for e in headline(run.effects, column)
-            if _pairs(run, e.baseline, e.scenario, e.device)
+            for (baseline, stack, device), own in run.effects_of_stacks.items()
+            if _pairs_of(stack, own, column)
         )
     )
 
@@ -51,7 +53,7 @@ def quality_speed(run: Run, baseline: str, scenario: str, device: str) -> Figure
     """Quality against speed for every stack, with intervals on both axes; a panel for each point.
 
     Right is faster than the control, up is better. The grey bands are the margins inside which
-    nothing counts as a difference.
+    nothing counts as a difference. Of many stacks, those that another beats in both are dots.
     """
     panels: dict[str, list[Pair]] = {}
     for pair in _pairs(run, baseline, scenario, device):
@@ -59,9 +61,10 @@ def quality_speed(run: Run, baseline: str, scenario: str, device: str) -> Figure
     columns = min(2, len(panels)) or 1
     rows = math.ceil(len(panels) / columns) or 1
     figure, axes = _axes(rows, columns, (11.0, 4.6 * rows))
-    stacks = list(dict.fromkeys(s for found in panels.values() for s, _, _ in found))
+    told = {point: _told(found) for point, found in panels.items()}
+    stacks = list(dict.fromkeys(s for found in told.values() for s, _, _ in found))
     for ax, (point, found) in zip(axes, panels.items(), strict=False):
-        _panel(ax, found, stacks)
+        _panel(ax, found, told[point], stacks)
         ax.set_title(point or scenario, fontsize=11, loc="left", color=INK, parse_math=False)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
@@ -69,7 +72,7 @@ def quality_speed(run: Run, baseline: str, scenario: str, device: str) -> Figure
     figure.suptitle(title, fontsize=13, parse_math=False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    for ax, found in zip(axes, panels.values(), strict=False):
+    for ax, found in zip(axes, told.values(), strict=False):
         names = [_named(pair, _colour(stacks, pair[0])) for pair in found]
         label(ax, names, canvas.get_renderer())
     return figure
@@ -119,7 +122,12 @@ def forests(effects: Iterable[Effect]) -> list[tuple[str, list[Effect]]]:
     for e in effects:
         if e.margin and math.isfinite(e.effect):
             groups.setdefault("ratios" if e.scale == "ratio" else e.metric, []).append(e)
-    return list(groups.items())
+    return [
+        (f"{what}, from effect {start + 1} on" if start else what, found)
+        for what, group in groups.items()
+        for start in range(0, len(group), FOREST_ROWS)
+        if (found := group[start : start + FOREST_ROWS])
+    ]
 
 
 def svg(figure: Figure) -> str:
@@ -138,16 +146,23 @@ def png(figure: Figure) -> bytes:
 
 
 def _pairs(run: Run, baseline: str, scenario: str, device: str) -> list[Pair]:
-    own = [e for e in run.effects if (e.baseline, e.device) == (baseline, device)]
-    quality = {e.stack: e for e in headline(own, COLUMNS[0]) if math.isfinite(e.effect)}
-    column = next((c for c in SPEED if c.scenario == scenario), None)
-    if column is None:
-        return []
+    columns = [c for c in SPEED if c.scenario == scenario]
     return [
-        (e.stack, e, quality[e.stack])
-        for e in headline(own, column)
-        if e.stack in quality and e.stack != CONTROL and e.scale == "ratio" and e.effect > 0
+        pair
+        for (name, stack, where), own in run.effects_of_stacks.items()
+        if (name, where) == (baseline, device)
+        for column in columns
+        for pair in _pairs_of(stack, own, column)
     ]
+
+
+def _pairs_of(stack: str, own: list[Effect], column: Column) -> list[Pair]:
+    """The speeds of a stack, each beside its quality; none of the control, or without a quality."""
+    quality = [e for e in headline(own, COLUMNS[0]) if math.isfinite(e.effect)]
+    if stack == CONTROL or not quality:
+        return []
+    speeds = headline(own, column)
+    return [(stack, e, quality[-1]) for e in speeds if e.scale == "ratio" and e.effect > 0]
 
 
 def _draw_effect(ax: Axes, y: int, e: Effect) -> None:
@@ -168,7 +183,20 @@ def _draw_effect(ax: Axes, y: int, e: Effect) -> None:
     )  # fmt: skip
 
 
-def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
+def _told(found: list[Pair]) -> list[Pair]:
+    """The pairs to name: all if few, otherwise those that no other beats in speed and quality."""
+    if len(found) <= NAMED:
+        return found
+    best = -math.inf
+    front = []
+    for pair in sorted(found, key=lambda pair: (-pair[1].gain[0], -pair[2].gain[0])):
+        if pair[2].gain[0] > best:
+            best = pair[2].gain[0]
+            front.append(pair)
+    return front
+
+
+def _panel(ax: Axes, found: list[Pair], told: list[Pair], stacks: list[str]) -> None:
     margin = max(v.margin for _, v, _ in found)
     ax.axvspan(1 / (1 + margin), 1 + margin, color=BAND, zorder=0)
     ax.axvline(1.0, color=FAINT, linewidth=1, zorder=1)
@@ -181,7 +209,13 @@ def _panel(ax: Axes, found: list[Pair], stacks: list[str]) -> None:
             "quality margin", (0.995, worse), xycoords=("axes fraction", "data"), fontsize=8,
             color=_BAD, ha="right", va="top", xytext=(0, -2), textcoords="offset points",
         )  # fmt: skip
-    for stack, speed, q in found:
+    rest = [pair for pair in found if pair not in told]
+    if rest:
+        ax.plot(
+            [speed.gain[0] for _, speed, _ in rest], [q.effect for *_, q in rest], "o",
+            color=FAINT, markersize=4, alpha=0.6, zorder=2,
+        )  # fmt: skip
+    for stack, speed, q in told:
         value, low, high = speed.gain
         ax.errorbar(
             value, q.effect,

@@ -19,6 +19,7 @@ _TONES = {
     "open": ("inconclusive", "in progress", "skipped", "not measured"),
     "even": ("non-inferior",),  # named, because it holds the word inferior
 }
+_MARKS = {"▲": "good", "▼": "bad", "✕": "bad", "=": "even", **dict.fromkeys("?…–", "open")}
 _TONE = {word: tone for tone, found in _TONES.items() for word in found}
 _WORD = re.compile("|".join(sorted(map(re.escape, _TONE), key=len, reverse=True)))
 
@@ -133,7 +134,10 @@ def words(parts: list[str]) -> str:
 
 
 def tone(line: str) -> str:
-    """How the verdict in a line reads: ``good``, ``bad``, ``open``, ``even``; "" without one."""
+    """How the verdict in a line reads, by its mark if it begins with one, or by its word: ``good``,
+    ``bad``, ``open``, ``even``; "" without one."""
+    if line[1:2] == " " and line[0] in _MARKS:
+        return _MARKS[line[0]]
     word = _WORD.search(line)
     return _TONE[word[0]] if word else ""
 

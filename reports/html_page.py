@@ -42,8 +42,8 @@ def block(item: Block) -> str:
         case Items(items, warning):
             lines = "".join(f"<li>{_strong(lead)}{escape(text)}</li>" for lead, text in items)
             return f'<ul class="{"warnings" if warning else "items"}">{lines}</ul>'
-        case Table(frame, caption, folded):
-            found = table(frame)
+        case Table(frame, caption, folded, hover):
+            found = table(frame, hover)
             return (
                 f"<details><summary>{escape(caption)}</summary>{found}</details>"
                 if folded
@@ -55,13 +55,15 @@ def block(item: Block) -> str:
             return f'<img class="figure" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 
 
-def table(frame: pd.DataFrame) -> str:
-    """A frame of text as a table; verdicts carry a class for their colour."""
+def table(frame: pd.DataFrame, hover: pd.DataFrame | None = None) -> str:
+    """A frame of text as a table; verdicts carry a class for their colour, cells what `hover` says
+    of them as their title."""
     head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in frame.columns)
     whole = ["[interval]" in str(name) for name in frame.columns]
+    titles = [("",) * len(whole)] * len(frame) if hover is None else _rows(hover)
     rows = "".join(
-        f"<tr>{''.join(map(_cell, row, whole))}</tr>"
-        for row in frame.itertuples(index=False, name=None)
+        f"<tr>{''.join(map(_cell, row, whole, told))}</tr>"
+        for row, told in zip(_rows(frame), titles, strict=True)
     )
     return (
         '<div class="scroll"><table>'
@@ -74,12 +76,18 @@ def style(name: str) -> str:
     return resources.files("reports").joinpath(name).read_text(encoding="utf-8")
 
 
-def _cell(value: object, whole: bool) -> str:
+def _rows(frame: pd.DataFrame) -> list[tuple[object, ...]]:
+    return list(frame.itertuples(index=False, name=None))
+
+
+def _cell(value: object, whole: bool, title: object) -> str:
     lines = []
     for line in str(value).split("\n"):
         look, text = tone(line), escape(line)
         lines.append(f'<span class="{look}">{text}</span>' if look else text)
     look = _WHOLE if whole else _LONG if max(map(len, str(value).split("\n"))) > 40 else ""
+    if title:
+        look += f' title="{escape(str(title))}"'
     return f"<td{look}>{'<br>'.join(lines)}</td>"
 
 

@@ -20,6 +20,7 @@ from reports import figures, provenance, recommendation, tables
 from reports import format as fmt
 from reports.answer import Answer, answers, explanations, sanity, state
 from reports.composition import composition_table
+from reports.overview import foundations, overview
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,20 @@ class Items:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `folded` shows the caption alone until the reader opens it."""
+    """A table, made once it is asked for where `made` is a function; `folded` shows the caption
+    alone until the reader opens it. hover: the frame of what each cell tells when pointed at."""
 
-    frame: pd.DataFrame
+    made: pd.DataFrame | Callable[[], pd.DataFrame]
     caption: str = ""
     folded: bool = False
+    hover: pd.DataFrame | None = None
+
+    __match_args__ = ("frame", "caption", "folded", "hover")
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The table's text."""
+        return self.made() if callable(self.made) else self.made
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,20 @@ def report(run: Run) -> Report:
     ]
     kept = tuple(section for section in sections if section.blocks)
     return Report(f"LeanRec report: {run.plan.suite}", kept)
+
+
+def overview_blocks(run: Run) -> tuple[Block, ...]:
+    """A run at a glance: every stack against every baseline, and what the numbers rest on."""
+    found = overview(run)
+    if found.marks.empty:
+        return (Text("No cell is selected."),)
+    return (
+        Text(f"{state(run)} {sanity(run)}"),
+        Text(_MARKS),
+        Table(found.marks, hover=found.exact),
+        Heading("What the numbers rest on"),
+        Items(tuple(foundations(run))),
+    )
 
 
 def answer_blocks(run: Run) -> tuple[Block, ...]:
@@ -203,9 +227,12 @@ def effect_blocks(run: Run) -> tuple[Block, ...]:
             Picture(partial(figures.forest, drawn), f"Effects and intervals: {title}, {what}.")
             for what, drawn in figures.forests(found)
         ]
-        frame = tables.effects_table(found).drop(columns=["Baseline", "Scenario", "Device"])
-        blocks.append(Table(frame, f"Numbers: {title}", True))
+        blocks.append(Table(partial(_numbers, found), f"Numbers: {title}", True))
     return tuple(blocks)
+
+
+def _numbers(found: list[Effect]) -> pd.DataFrame:
+    return tables.effects_table(found).drop(columns=["Baseline", "Scenario", "Device"])
 
 
 def segment_blocks(run: Run) -> tuple[Block, ...]:
@@ -250,11 +277,7 @@ def provenance_sections(run: Run) -> tuple[Section, ...]:
 
 def certificate_blocks(run: Run) -> tuple[Block, ...]:
     """The certificate, or what its absence means."""
-    return _table_or(
-        provenance.certificate_table(run),
-        "This host has no certificate: its false-alarm rate and noise floor are unknown. "
-        "'leanrec certificate' measures them.",
-    )
+    return _table_or(provenance.certificate_table(run), provenance.NO_CERTIFICATE)
 
 
 def warning_blocks(run: Run) -> tuple[Block, ...]:
@@ -271,6 +294,11 @@ def _table_or(frame: pd.DataFrame, otherwise: str) -> tuple[Block, ...]:
     return (Text(otherwise),) if frame.empty else (Table(frame),)
 
 
+_MARKS = (
+    "▲ better than the control, ▼ worse, = equal within the margin (quality: not inferior), "
+    "? inconclusive, ✕ failed, … in progress. Where a metric was measured at several points, the "
+    "largest effect of each kind. Point at a cell for its exact numbers."
+)
 _COUNTED = {
     "free": "came free",
     "a trade": "bought something at a cost",

@@ -11,6 +11,10 @@ import pandas as pd
 from bench.run import Run
 from reports import format as fmt
 
+NO_CERTIFICATE = (
+    "This host has no certificate: its false-alarm rate and noise floor are unknown. "
+    "'leanrec certificate' measures them."
+)
 _GROUPS = ("machine", "software", "settings", "device")
 
 
@@ -45,6 +49,21 @@ def certificate_table(run: Run) -> pd.DataFrame:
     for metric, floor in (certificate.get("noise_floor") or {}).items():
         rows.append((f"Noise floor of {metric}", f"±{fmt.percent(_float(floor))}"))
     return pd.DataFrame(rows, columns=["What", "Value"])
+
+
+def certificate_in_brief(run: Run) -> str:
+    """What this host's verdicts are worth, in a sentence."""
+    certificate = run.environment.get("certificate") or {}
+    if not certificate:
+        return NO_CERTIFICATE
+    floors = [
+        f"{metric} ±{fmt.percent(_float(floor))}"
+        for metric, floor in (certificate.get("noise_floor") or {}).items()
+    ]
+    told = f"of {certificate.get('measured', 'an unknown date')}"
+    if rate := certificate.get("false_alarms"):
+        told += f"; identical code was called different in {_share(rate)}"
+    return f"{told}; noise floor: {fmt.words(floors)}." if floors else f"{told}."
 
 
 def protocol_table(run: Run) -> pd.DataFrame:

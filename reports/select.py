@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cache
 
 from baselines.registry import split_specs
 from bench.effects import Effect
@@ -11,6 +12,7 @@ from bench.records import CONTROL, Cell
 from bench.run import Run
 
 
+@cache
 def techniques_of(stack: str) -> tuple[str, ...]:
     """The names of the techniques in a stack, without their parameters."""
     if stack == CONTROL:

@@ -70,13 +70,21 @@ def columns_of(run: Run) -> list[Column]:
     """The columns that this run has cells for; the scenario of a plug-in gets its own."""
     planned = dict.fromkeys(p.cell.scenario for p in run.plan.cells)
     known = {column.scenario for column in COLUMNS}
+    metrics: dict[str, dict[str, None]] = {}  # scenario → metrics, "" for its headline
+    for e in run.effects:
+        if not e.segment:
+            found = metrics.setdefault(e.scenario, {})
+            found.setdefault(e.metric)
+            if e.primary:
+                found.setdefault("")
+    columns = [
+        *COLUMNS,
+        *(Column(s, s, next(iter(metrics.get(s, ())), "")) for s in planned if s not in known),
+    ]
     return [
-        column
-        for column in (
-            *COLUMNS,
-            *(Column(s, s, _first_metric(run, s)) for s in planned if s not in known),
-        )
-        if headline(run.effects, column) or (column.scenario in planned and not column.metric)
+        c
+        for c in columns
+        if c.metric in metrics.get(c.scenario, ()) or (c.scenario in planned and not c.metric)
     ]
 
 
@@ -91,15 +99,13 @@ def verdict_matrix(run: Run) -> pd.DataFrame:
     order = list(dict.fromkeys(baseline for baseline, _, _ in planned))
     for key in sorted(planned, key=lambda key: order.index(key[0])):
         (baseline, stack, device), cells = key, planned[key]
-        own = [
-            e for e in run.effects if (e.baseline, e.stack, e.device) == (baseline, stack, device)
-        ]
+        own = run.effects_of_stacks.get(key, [])
         row = {"Baseline": baseline, "Stack": stack_label(stack), "Device": device}
         for column in columns:
             text = summarise(headline(own, column))
             if not text and column.metric and any(e.scenario == column.scenario for e in own):
                 text = "–"  # the scenario was measured, without this metric
-            row[column.title] = text or _state(run, cells.get(column.scenario), failed)
+            row[column.title] = text or state_of(run, cells.get(column.scenario), failed)
         rows.append(row)
     return pd.DataFrame(rows, columns=["Baseline", "Stack", "Device", *(c.title for c in columns)])
 
@@ -111,10 +117,10 @@ def summarise(effects: list[Effect]) -> str:
         groups.setdefault(e.verdict, []).append(e)
     lines = []
     for verdict, group in groups.items():
-        best = max(group, key=_size)
-        least = min(group, key=_size)
-        text, low = fmt.claim(best), fmt.ratio(_size(least))
-        if fmt.ratio(_size(best)) != low and text.endswith(f"× {verdict}"):
+        best = max(group, key=size)
+        least = min(group, key=size)
+        text, low = fmt.claim(best), fmt.ratio(size(least))
+        if fmt.ratio(size(best)) != low and text.endswith(f"× {verdict}"):
             text = f"{low} to {text}"
         elif len(group) > 1:
             text = verdict
@@ -200,10 +206,10 @@ def preparation_table(run: Run) -> pd.DataFrame:
     for e in run.effects:
         if e.metric != "preparation" or e.stack == CONTROL:
             continue
+        own = run.effects_of_stacks[e.baseline, e.stack, e.device]
         loads: dict[int, Effect] = {}  # by batch size
-        for load in (*headline(run.effects, LATENCY), *headline(run.effects, THROUGHPUT)):
-            if (load.baseline, load.stack, load.device) == (e.baseline, e.stack, e.device):
-                loads.setdefault(_batch(load), load)
+        for load in (*headline(own, LATENCY), *headline(own, THROUGHPUT)):
+            loads.setdefault(_batch(load), load)
         earned = [_break_even(e, load) for load in loads.values() if load.verdict == "faster"]
         rows.append(
             {
@@ -254,10 +260,6 @@ def finite(row: Row) -> dict[str, Any]:
     }
 
 
-def _first_metric(run: Run, scenario: str) -> str:
-    return next((e.metric for e in run.effects if e.scenario == scenario), "")
-
-
 def _change(change: Change) -> str:
     if not math.isfinite(change.change):
         return fmt.NOT_AVAILABLE
@@ -271,7 +273,8 @@ def _either(change: Change, value: float | None) -> str:
     return f"{fmt.ratio(value)}×" if change.scale == "ratio" else fmt.difference(value)
 
 
-def _state(run: Run, planned: PlannedCell | None, failed: Container[Cell]) -> str:
+def state_of(run: Run, planned: PlannedCell | None, failed: Container[Cell]) -> str:
+    """Why a cell shows no effect, in a word."""
     if planned is None:
         return "–"
     if planned.skip:
@@ -281,7 +284,8 @@ def _state(run: Run, planned: PlannedCell | None, failed: Container[Cell]) -> st
     return "not measured" if run.summary is not None and run.summary.finished else "in progress"
 
 
-def _size(e: Effect) -> float:
+def size(e: Effect) -> float:
+    """How large an effect is, whichever way it goes: times, or a difference."""
     if e.scale == "difference" or not e.effect > 0:
         return abs(e.effect) if math.isfinite(e.effect) else 0.0
     return max(e.effect, 1 / e.effect)

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import tempfile
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -110,9 +109,9 @@ class SentenceEncoder(TextEncoder):
         )
         vectors = _unit(np.asarray(encoded))
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as draft:
-            np.save(draft, vectors, allow_pickle=False)
-        os.replace(draft.name, kept)
+        draft = kept.with_suffix(f".{os.getpid()}.npy")
+        np.save(draft, vectors, allow_pickle=False)
+        os.replace(draft, kept)
         return vectors
 
     def folder(self) -> Path:

@@ -72,7 +72,7 @@ def test_a_metric_can_be_chosen(open_app, run_folder: Path) -> None:  # type: ig
 def test_names_in_the_address_that_do_not_exist_are_ignored(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
     app = open_app(run_folder, view="Nowhere", baseline="<script>", metric="none")
     assert not app.exception
-    assert app.radio(key="view").value == "Answer"
+    assert app.radio(key="view").value == "Overview"
 
 
 def test_another_run_can_be_chosen(open_app, run_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
