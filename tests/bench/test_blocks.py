@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_trials import few_objects  # noqa: F401 - a fixture
 from torch import Tensor
 
 from bench import blocks as blocks_module

@@ -12,7 +12,6 @@ from small_trials import (  # noqa: F401 - two are fixtures
     accusations,
     as_it_was,
     end_of,
-    few_objects,
     run,
 )
 
