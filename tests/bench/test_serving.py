@@ -18,6 +18,7 @@ from bench.blocks import ArmState
 from bench.device import get_device
 from bench.meters.clock import quiet
 from bench.serving.answering import Answering, join, split
+from bench.serving.arms import ServedArms
 from bench.serving.queue import Policy, Served, WallClock, poisson, serve
 from bench.serving.search import (
     Goal,
@@ -242,6 +243,19 @@ def test_requests_are_joined_and_their_answers_split_back() -> None:
     assert sample.rows.tolist() == [8, 2, 10]
     assert torch.equal(sample.batch[0], join([requests[k] for k in (4, 1, 5)])[0])
     assert [len(part) for (part,) in split(torch.zeros(3, 2))] == [1, 1, 1]
+
+
+def test_of_a_load_that_is_shed_but_for_its_beginning_an_answer_is_kept() -> None:
+    def call(ids: torch.Tensor) -> torch.Tensor:
+        return ids.float()
+
+    served = ServedArms(
+        (call, call), [(torch.tensor([1]),)], Policy(1, 0, 1), get_device("cpu"),
+        np.random.default_rng(0),
+    )  # fmt: skip
+    at_once = np.zeros(1000, np.int64)
+    assert served.serve(0, at_once, at_once).shed_share > 0.9
+    assert served.arms[0].sampled
 
 
 @pytest.mark.slow
