@@ -8,7 +8,7 @@ the same methods in the same order, since most of them wait for the others.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +83,13 @@ class Team:
 
     def resume(self, steps: int) -> None:
         """Go on as after so many steps, with the weights of `whole`."""
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor: all of it, unless it is a DTensor."""
+    # Asked for by its method: every process would take most of a second to import the class.
+    local: Callable[[], Tensor] | None = getattr(tensor, "to_local", None)
+    return local() if local else tensor
 
 
 class Joined(Team):

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from baselines.parallel import own_part
 
 T = TypeVar("T")
 
@@ -54,10 +55,8 @@ def clip(
             if parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.coalesce()
                 gradients.append(parameter.grad.values())
-            elif isinstance(parameter.grad, DTensor):
-                gradients.append(parameter.grad.to_local())
             else:
-                gradients.append(parameter.grad)
+                gradients.append(own_part(parameter.grad))
     norm = over_ranks(torch.nn.utils.get_total_norm(gradients))
     if norm.device.type == "cpu" and norm <= largest:
         return  # a pass over all gradients saved; on other devices the question would wait for it

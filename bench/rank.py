@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
 
 from baselines.base import Batch
 from baselines.errors import LeanRecError
+from baselines.parallel import own_part
 from baselines.registry import load_plugin
 from baselines.trainer import Epoch, NonFiniteLoss, Trainer
 from bench.allocator import keep_freed_memory
@@ -169,8 +169,7 @@ def state_bytes(trainer: Trainer) -> int:
             held |= {id(p): p for p in group["params"]}
         for moments in inner.state.values():
             held |= {id(m): m for m in moments.values() if isinstance(m, torch.Tensor)}
-    parts = (t.to_local() if isinstance(t, DTensor) else t for t in held.values())
-    return sum(part.nbytes for part in parts)
+    return sum(own_part(tensor).nbytes for tensor in held.values())
 
 
 def _sent_on_wire(interface: str) -> int | None:

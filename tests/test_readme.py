@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import io
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from bench import cli, runner
+from bench.records import ROW, EndRow, Trial, TrialRow
 from bench.run import Run
 from bench.suite import shipped_suites
+from bench.worker import TrialSpec, run_trial
 
 README = Path(__file__).parents[1] / "README.md"
 SUITE = """
@@ -61,6 +64,17 @@ def test_the_suite_of_the_commands_is_shipped() -> None:
         assert command(name)[2] in shipped_suites()
 
 
+def run_here(spec: TrialSpec, limit: float, log: Path) -> Trial:
+    """The trial, in this process: how one starts its own is not the README's matter."""
+    threads, records = torch.get_num_threads(), io.StringIO()
+    run_trial(spec, records)
+    torch.set_num_threads(threads)
+    head, *rows, end = map(ROW.validate_json, records.getvalue().splitlines())
+    assert isinstance(head, TrialRow)
+    assert isinstance(end, EndRow)
+    return Trial(head=head, rows=tuple(rows), end=end)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "baseline", "stacks"),
@@ -70,18 +84,19 @@ def test_the_suite_of_the_commands_is_shipped() -> None:
     ],
 )
 def test_an_extension_runs_as_the_readme_says(
-    tmp_path: Path, name: str, baseline: str, stacks: set[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, baseline: str, stacks: set[str]
 ) -> None:
-    """The README's own file and command; only the suite is smaller."""
+    """The README's own file and command; only the suite is smaller, and trials run here."""
     (tmp_path / name).write_text(block(name), encoding="utf-8")
     (tmp_path / "smaller.toml").write_text(SUITE, encoding="utf-8")
     leanrec, run, _, *options = command(name)
     assert (leanrec, run) == ("leanrec", "run")
-    ended = subprocess.run(
-        [sys.executable, "-m", "bench.cli", "run", "smaller.toml", *options],
-        cwd=tmp_path, env=os.environ, capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["leanrec", "run", "smaller.toml", *options])
+    monkeypatch.setattr(runner, "run_worker", run_here)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
     finished = Run.load(tmp_path / options[options.index("--out") + 1])
     assert finished.failures == []
     measured = {t.head.stack for t in finished.trials if t.head.mode == "measure"}

@@ -16,7 +16,7 @@ from bench.meters.clock import quiet
 from bench.serving.answering import Answering
 from bench.serving.queue import Nanoseconds, Policy, Served, WallClock, serve
 
-SAMPLES = 2  # batches of a load that are kept to be verified
+SAMPLES = 2  # batches of a load that are kept to be verified, beside the first
 
 
 class ServedArms:
@@ -77,8 +77,8 @@ class ServedArms:
 
     def serve(self, i: int, arrivals: Nanoseconds, picks: np.ndarray) -> Served:
         """A whole load on arm i; some of its answers are kept to be verified."""
-        sampled = self.rng.choice(len(arrivals), SAMPLES)
-        answering = self.answering(i, picks, sampled.tolist())
+        sampled = [0, *self.rng.choice(len(arrivals), SAMPLES).tolist()]  # later ones may be shed
+        answering = self.answering(i, picks, sampled)
         wall, processor = time.perf_counter(), time.process_time()
         served = serve(arrivals, answering, self.policy, self.clock)
         self.arms[i].wall += time.perf_counter() - wall

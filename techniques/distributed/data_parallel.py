@@ -24,7 +24,6 @@ from torch.distributed.algorithms.model_averaging.hierarchical_model_averager im
     HierarchicalModelAverager,
 )
 from torch.distributed.algorithms.model_averaging.utils import average_parameters
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
@@ -211,11 +210,15 @@ class ShardedState(Synchronous):
         self, kind: OptimiserKind, groups: list[dict[str, Any]], **options: Any
     ) -> torch.optim.Optimizer:
         """A ZeroRedundancyOptimizer around `kind`."""
+        from torch.distributed.optim import ZeroRedundancyOptimizer  # takes most of a second
+
         lr = groups[0]["lr"]
         return ZeroRedundancyOptimizer(groups, kind, lr=lr, **options)
 
     def state_of(self, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
         """The parts of all ranks, put together on the first."""
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
         if not isinstance(optimiser, ZeroRedundancyOptimizer):
             return super().state_of(optimiser)
         optimiser.consolidate_state_dict(to=0)

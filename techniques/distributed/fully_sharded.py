@@ -9,17 +9,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from baselines.parallel import Joined, Parallel, Team
+from baselines.parallel import Joined, Parallel, Team, own_part
 
 
 class FullySharded(Joined):
     """Trains a copy of the model whose parameters are split by their first dimension."""
 
     def __init__(self, whole: nn.Module) -> None:
+        from torch.distributed.device_mesh import DeviceMesh  # takes most of a second
+        from torch.distributed.fsdp import fully_shard
+
         super().__init__(whole)
         group = dist.distributed_c10d._get_default_group()
         self.model = copy.deepcopy(whole)
@@ -77,11 +77,11 @@ class FullySharded(Joined):
 def _whole(tensor: Tensor) -> Tensor:
     """The parts of a tensor put together, on every rank. By a plain collective: `full_tensor`
     takes a functional one, which hangs now and then in a process group written in Python."""
-    if not isinstance(tensor, DTensor):
+    part = own_part(tensor)
+    if part is tensor:
         return tensor
     ranks, rows = dist.get_world_size(), len(tensor)
     share = -(-rows // ranks)  # the last ranks may hold less, or nothing
-    part = tensor.to_local()
     padded = part.new_zeros(share, *tensor.shape[1:])
     padded[: len(part)] = part
     whole = part.new_empty(share * ranks, *tensor.shape[1:])
@@ -91,6 +91,8 @@ def _whole(tensor: Tensor) -> Tensor:
 
 def _part(whole: Tensor, like: Tensor) -> Tensor:
     """`whole`, split as `like` is; a scalar is left alone."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if not isinstance(like, DTensor) or whole.shape != like.shape:
         return whole
     return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-LIMIT = 1.3  # peak resident memory over the bytes that training must hold
+LIMIT = 1.2  # peak resident memory over the bytes that training must hold; a table more is 1.33
 
 # A process of its own, because peak memory is a process's. VmHWM, unlike ru_maxrss, does not
 # begin with what the parent held.
@@ -22,15 +22,24 @@ from torch import Tensor
 from baselines.base import BASELINES
 from baselines.trainer import Trainer
 
+def resident(which):
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(which + r":\\s+(\\d+) kB", status)[1]) * 1024
+
+def make(ids):
+    made = BASELINES.make(
+        f'dcnv2(dataset="planted(rows=12000, ids={ids})", sparse_embeddings=true, embedding_l2=0.0)'
+    )
+    data = made.data()
+    torch.manual_seed(0)
+    model = made.build(data)
+    return data, model, Trainer(model, made.task, made.recipe, torch.device("cpu"), 0)
+
 torch.set_num_threads(1)
-made = BASELINES.make(
-    'dcnv2(dataset="planted(rows=12000, ids=1_000_000)", sparse_embeddings=true, embedding_l2=0.0)'
-)
-data = made.data()
-torch.manual_seed(0)
-model = made.build(data)
-recipe = made.recipe
-trainer = Trainer(model, made.task, recipe, torch.device("cpu"), 0)
+data, model, trainer = make(1000)
+trainer.fit(data)
+before = resident("VmRSS")  # what a small table takes as well: libraries, activations, batches
+data, model, trainer = make(300_000)
 epochs = []
 
 def note(epoch):
@@ -45,13 +54,12 @@ def size(tensors):
 
 states = [t for o in trainer.optimisers for s in o.state.values() for t in s.values()]
 splits = [c for s in (data.train, data.valid, data.test) for c in (*s.inputs, s.labels)]
-peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 print(json.dumps({
     "rows": model.embedding.table.num_embeddings,
     "weights": size(model.parameters()),
     "state": size(states),
     "data": size(splits),
-    "peak": peak,
+    "peak": resident("VmHWM") - before,
     "epochs": len(epochs),
 }))
 """
@@ -59,13 +67,13 @@ print(json.dumps({
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_ten_million_rows_are_held_once_with_their_moments(tmp_path: Path) -> None:
+def test_three_million_rows_are_held_once_with_their_moments(tmp_path: Path) -> None:
     """In a training that is killed after two epochs, and in the one that goes on from there."""
 
     def train(*arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-c", TRAIN, str(tmp_path), *arguments],
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -73,9 +81,9 @@ def test_ten_million_rows_are_held_once_with_their_moments(tmp_path: Path) -> No
     train("kill")
     assert (tmp_path / "progress.json").exists()
     seen: dict[str, Any] = json.loads(train())
-    assert seen["rows"] == 10**7
+    assert seen["rows"] == 3 * 10**6
     assert seen["epochs"] >= 1  # the best weights have been written at least once
-    table = 10**7 * 16 * 4
+    table = 3 * 10**6 * 16 * 4
     assert seen["weights"] >= table
     assert seen["state"] >= 2 * table
     needed = seen["weights"] + seen["state"] + seen["data"]

@@ -14,14 +14,14 @@ from techniques.base import Change, Context, Technique, technique
 
 
 class Slow(nn.Module):
-    """Serves what `predictor` does, two milliseconds later."""
+    """Serves what `predictor` does, four milliseconds later."""
 
     def __init__(self, predictor: nn.Module) -> None:
         super().__init__()
         self.predictor = predictor
 
     def forward(self, *request: Tensor) -> Any:
-        time.sleep(0.002)
+        time.sleep(0.004)
         return self.predictor(*request)
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,16 @@ def in_own_process(*arguments: object, cwd: Path, timeout: float = 300, **variab
 def environment(**variables: str) -> dict[str, str]:
     """The environment of a child process: this one's, with the session's own cache."""
     return {**os.environ, "LEANREC_CACHE": os.environ["LEANREC_CACHE"], **variables}
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> bool:
+    """Whether it comes true in that time, which a loaded host may need."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def tiny_suite(folder: Path, text: str = TINY, name: str = "tiny.toml") -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import time
 from collections.abc import Iterator
@@ -77,15 +76,6 @@ def accusations(rows: list[AnyRow]) -> set[str]:
     """The names of the failures found in a trial that ended well."""
     assert end_of(rows).status == "ok", end_of(rows).cause
     return {row.name for row in rows if isinstance(row, EventRow) and row.severity == "failure"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_objects() -> Iterator[None]:
-    """Takes what the tests have loaded out of the collections that precede a block."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

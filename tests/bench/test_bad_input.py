@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import resource
 import subprocess
@@ -18,9 +19,9 @@ from front_door import TINY, Leanrec, Said, environment, tiny_suite
 
 from bench import launch, runner, store
 from bench.protocol import Protocol
-from bench.records import read_trials
+from bench.records import EndRow, read_trials
 from bench.run import Run
-from bench.worker import TrialSpec
+from bench.worker import TrialSpec, run_trial
 
 BASELINE = '''
 from dataclasses import dataclass
@@ -426,7 +427,6 @@ class TestNames:
         assert again.code == 0
 
 
-@pytest.mark.slow
 class TestInTheWorker:
     """Mistakes that show only when a trial runs: a recorded result with its cause."""
 
@@ -448,20 +448,33 @@ class Broken(Technique):
             ("raise ValueError('no such kernel')", "error", "no such kernel (broken.py, line 10)"),
             ("raise RuntimeError(' \\n ')", "error", "RuntimeError:  (broken.py, line 10)"),
             ("raise MemoryError", "out_of_memory", "could not get memory"),
-            ("import os; os._exit(7)", "crash", "exited with 7"),
-            ("import sys; sys.exit('enough')", "crash", "enough"),
-            ("import os; os.kill(os.getpid(), 11)", "crash", "SIGSEGV"),
         ],
     )
-    def test_a_technique_that_fails(
+    def test_a_technique_that_raises(
         self, tmp_path: Path, body: str, status: str, cause: str
     ) -> None:
-        plugin = tmp_path / "broken.py"
-        plugin.write_text(self.TECHNIQUE.format(body=body))
-        made = launch.run_worker(self.spec(tmp_path, plugin), 120.0, tmp_path / "worker.log")
-        assert (made.end.status, cause in made.end.cause) == (status, True), made.end.cause
+        records = io.StringIO()
+        run_trial(self.spec(tmp_path, body), records)
+        end = EndRow.model_validate_json(records.getvalue().splitlines()[-1])
+        assert (end.status, cause in end.cause) == (status, True), end.cause
 
-    def spec(self, folder: Path, plugin: Path) -> TrialSpec:
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("body", "cause"),
+        [
+            ("import os; os._exit(7)", "exited with 7"),
+            ("import sys; sys.exit('enough')", "enough"),
+            ("import os; os.kill(os.getpid(), 11)", "SIGSEGV"),
+        ],
+    )
+    def test_a_technique_that_ends_the_process(self, tmp_path: Path, body: str, cause: str) -> None:
+        spec = self.spec(tmp_path, body)
+        made = launch.run_worker(spec, 300.0, tmp_path / "worker.log")
+        assert (made.end.status, cause in made.end.cause) == ("crash", True), made.end.cause
+
+    def spec(self, folder: Path, body: str) -> TrialSpec:
+        plugin = folder / "broken.py"
+        plugin.write_text(self.TECHNIQUE.format(body=body))
         cache = Path(os.environ["LEANREC_CACHE"])
         return TrialSpec(
             id="toy", mode="measure", baseline="toy", stack="broken",

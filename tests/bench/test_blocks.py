@@ -15,10 +15,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_trials import few_objects  # noqa: F401 - a fixture
 from torch import Tensor
 
 from bench import blocks as blocks_module
+from bench import known_truths
 from bench.blocks import (
     LATENCY,
     OVERHEAD_FACTOR,
@@ -157,7 +157,7 @@ def test_the_first_tenth_of_a_block_is_not_counted(clock: Clock) -> None:
     assert len(log) == 110 * PROTOCOL.pairs
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     calls=st.integers(5, 60),
     pairs=st.integers(1, 4).map(lambda n: 2 * n),
@@ -315,8 +315,12 @@ def test_outliers_are_counted_and_kept(clock: Clock) -> None:
 
 
 def test_a_sleep_of_known_length_is_measured_on_the_real_clock() -> None:
+    slept: list[float] = []  # a loaded host makes a sleep longer
+
     def sleep(batch: Tensor) -> Tensor:
+        start = time.perf_counter()
         time.sleep(0.004)
+        slept.append(time.perf_counter() - start)
         return batch
 
     protocol = Protocol(pairs=2, min_iterations=5, block_seconds=0.02, window_seconds=0.02,
@@ -325,20 +329,17 @@ def test_a_sleep_of_known_length_is_measured_on_the_real_clock() -> None:
         rows, _ = measured(paired(sleep, sleep, mode, protocol=protocol))
         waits = [row.value if mode == "latency" else 4 / row.value for row in rows]
         assert min(waits) >= 0.004
-        assert statistics.median(waits) < 0.012
+        assert min(waits) < 2 * max(slept)
 
 
-def test_an_injected_slow_down_is_of_the_right_size() -> None:
-    def spin(batch: Tensor) -> Tensor:
-        end = time.perf_counter_ns() + MS
-        while time.perf_counter_ns() < end:
-            pass
-        return batch
-
-    assert slowed(spin, 0) is spin
-    rows, _ = measured(paired(spin, slowed(spin, 50)))
-    ratio = value_of(rows, "treatment") / value_of(rows, "control")
-    assert 1.4 < ratio < 1.7
+def test_an_injected_slow_down_is_of_the_right_size(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_truths, "perf_counter_ns", clock.read)
+    work = clock.takes(MS)
+    assert slowed(work, 0) is work
+    rows, _ = measured(paired(work, slowed(work, 50)))
+    assert value_of(rows, "treatment") / value_of(rows, "control") == pytest.approx(1.5, rel=1e-3)
 
 
 def test_work_on_an_asynchronous_device_is_charged_to_the_call(async_device) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from made_trials import LATENCY
 from rich.console import Console
-from small_trials import few_objects  # noqa: F401 - a fixture
 
 from baselines.errors import LeanRecError
 from bench import certify as certify_module

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from made_trials import LATENCY, THROUGHPUT
-from small_trials import few_objects  # noqa: F401 - a fixture
 from torch import Tensor, nn
 
 from bench.blocks import PairedBlocks

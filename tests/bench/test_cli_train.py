@@ -8,12 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from front_door import Leanrec, environment
+from front_door import Leanrec, environment, until
 from rich.console import Console
 
 from baselines.base import BASELINES
@@ -73,36 +72,35 @@ class TestTable:
         gap = summary(trained)["metrics"][1]
         assert gap["values"] == [None, None]
         assert gap["sd"] is None
+        one = summary(trained.model_copy(update={"seeds": trained.seeds[:1]}))["metrics"][0]
+        assert (one["mean"], one["sd"]) == (0.5, None)
 
 
 class TestTrain:
+    @pytest.mark.slow
     def test_seeds_are_trained_judged_and_kept_for_every_run(self, leanrec: Leanrec) -> None:
-        said = leanrec("train", TINY, "--seeds", 2)
+        said = leanrec("train", TINY, "--seeds", 1)
         assert said.code == 0
-        assert re.search(r"seed 1, epoch 1: loss 0\.\d+, valid 0\.\d+, [\d,]+ samples/s", said.err)
+        assert re.search(r"seed 0, epoch 1: loss 0\.\d+, valid 0\.\d+, [\d,]+ samples/s", said.err)
         assert "Planted clicks: 2000 rows" in said.out
         assert "[split " in said.out
-        assert re.search(r"auc ↑ .*0\.\d{4} ± 0\.\d{4}", said.out)
+        (first,) = re.findall(r"auc ↑ [^\n]*?(0\.\d{4})", said.out)
+        assert not re.search(r"auc ↑ .*±", said.out)  # one seed has no deviation
         assert "best attainable" in said.out
         assert "auc_gap[popularity] ↓" in said.out
 
         again = leanrec("train", TINY, "--seeds", 2, "--json")
-        assert again.err.count("trained before") == 2
+        assert again.err.count("trained before") == 1
+        assert re.search(r"seed 1, epoch 1: ", again.err)
         auc = next(m for m in again.json["metrics"] if m["name"] == "auc")
         assert auc["mean"] == pytest.approx(sum(auc["values"]) / 2)
         assert auc["sd"] == pytest.approx(abs(auc["values"][0] - auc["values"][1]) / 2**0.5)
         assert 0.5 < auc["mean"] < auc["best_attainable"] < 1
-        assert f"{auc['mean']:.4f}" in said.out
+        assert f"{auc['values'][0]:.4f}" == first
         assert [seed["seed"] for seed in again.json["seeds"]] == [0, 1]
         assert again.json["samples_a_second"] > 0
         run = Pipeline.from_specs(TINY, "control", get_device("cpu"), 1, artefact_store())
         assert not run.train()[1]
-
-    @pytest.mark.slow
-    def test_one_seed_has_no_deviation(self, leanrec: Leanrec) -> None:
-        said = leanrec("train", TINY, "--seeds", 1, "--json").json
-        assert all(metric["sd"] is None for metric in said["metrics"])
-        assert len(said["seeds"]) == 1
 
     @pytest.mark.slow
     def test_a_model_that_is_complete_when_built_is_judged(self, leanrec: Leanrec) -> None:
@@ -137,7 +135,7 @@ class TestTrain:
     ) -> None:
         mine = tmp_path / "mine.py"
         mine.write_text(BROKEN.format(name="mine-broken", fault=fault))
-        said = leanrec("train", "mine-broken", "--seeds", 2, "--plugin", mine)
+        said = leanrec("train", "mine-broken", "--seeds", 1, "--plugin", mine)
         del BASELINES._classes["mine-broken"]
         assert said.code == 2
         assert cause in said.text
@@ -180,13 +178,16 @@ def test_ctrl_c_keeps_what_was_trained_and_leaves_no_process(tmp_path: Path) -> 
     assert command.stderr is not None
     assert "epoch 1" in command.stderr.readline()
     command.send_signal(signal.SIGINT)
-    _, said = command.communicate(timeout=30)
+    _, said = command.communicate(timeout=300)
     assert command.returncode == 2
     assert "Go on with the same command." in said
     assert list((tmp_path / "artefacts" / "trained").glob("*.checkpoint/progress.json"))
-    time.sleep(0.2)
-    children = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert str(tmp_path) not in children.stdout
+
+    def gone() -> bool:
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+        return str(tmp_path) not in listed.stdout
+
+    assert until(gone)
 
 
 class TestSpeed:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-import time
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from bench import collectives
 from bench.collectives import SHAPES, CountedGroup, Traffic
 from bench.ranks import Link
 
@@ -93,14 +95,22 @@ def test_what_a_link_costs(link: Link, rounds: int, sent: float, seconds: float)
     assert link.seconds(rounds, sent) == pytest.approx(seconds)
 
 
-def test_a_link_delays_work_and_not_the_caller() -> None:
+def test_a_link_delays_work_and_not_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept, over = [], threading.Event()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert over.wait(60)
+
+    monkeypatch.setattr(collectives, "time", SimpleNamespace(sleep=sleep))
     made = group(2, Link(seconds_a_round=0.1))
-    start = time.monotonic()
     works = [made.allreduce([X]) for _ in range(2)]  # type: ignore[call-overload]
-    assert time.monotonic() - start < 0.2
+    assert made.inner.asked == []
+    over.set()
     for work in works:
         work.wait()
-    assert time.monotonic() - start >= 0.4  # one after another, two rounds each
+    assert slept == pytest.approx([0.2, 0.2])  # one after another, two rounds each
+    assert made.inner.asked == ["allreduce"] * 2
 
 
 def test_what_a_collective_gives_is_the_callers_tensor() -> None:

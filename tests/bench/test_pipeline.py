@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_trials import DCNV2, FRAUDS, as_it_was, few_objects  # noqa: F401 - fixtures
+from small_trials import DCNV2, FRAUDS, as_it_was  # noqa: F401 - fixtures
 
 from baselines.base import DATASETS, Dataset, Recipe
 from baselines.data import planted

@@ -49,7 +49,7 @@ def saying(*scripts: str) -> Iterator[Ranks]:
 def test_answers_come_by_rank_and_epochs_are_told() -> None:
     told: list[EpochOver] = []
     with saying(f"sleep 0.2; echo '{EPOCH}'; echo '{DONE}'", f"echo '{DONE}'") as ranks:
-        assert ranks.hear(Done, 10, told.append) == [Done(), Done()]
+        assert ranks.hear(Done, 60, told.append) == [Done(), Done()]
     assert [row.valid for row in told] == [0.7]
 
 
@@ -63,18 +63,18 @@ def test_answers_come_by_rank_and_epochs_are_told() -> None:
     ],
 )
 def test_a_rank_that_ends_is_named_with_its_cause(script: str, message: str) -> None:
-    with saying("sleep 60", script) as ranks, pytest.raises(LeanRecError, match=message):
-        ranks.hear(Done, 10)
+    with saying("sleep 600", script) as ranks, pytest.raises(LeanRecError, match=message):
+        ranks.hear(Done, 60)
     assert all(process.poll() is not None for process in ranks.processes)
 
 
 def test_the_cause_of_an_end_is_the_rank_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks_module, "GRACE", 5.0)
+    monkeypatch.setattr(ranks_module, "GRACE", 30.0)
     with (
         saying("echo closed by peer >&2; exit 1", "sleep 0.3; kill -9 $$") as ranks,
         pytest.raises(LeanRecError, match="Rank 1 of 2 was killed"),
     ):
-        ranks.hear(Done, 10)
+        ranks.hear(Done, 60)
 
 
 def test_a_silent_rank_is_not_waited_for_for_ever() -> None:
@@ -89,7 +89,7 @@ def test_a_silent_rank_is_not_waited_for_for_ever() -> None:
 def test_divergence_is_what_it_is() -> None:
     row = '{"kind":"failed","cause":"The loss was not finite.","diverged":true}'
     with saying(f"echo '{row}'") as ranks, pytest.raises(NonFiniteLoss, match="not finite"):
-        ranks.hear(Done, 10)
+        ranks.hear(Done, 60)
 
 
 def test_a_rank_that_cannot_start_is_said() -> None:
@@ -140,7 +140,7 @@ def test_a_rank_says_what_the_user_has_to_mend(tmp_path: Path) -> None:
     with Ranks(1) as ranks:
         ranks.begin(job)
         with pytest.raises(LeanRecError, match=r"The recipe is for 2 ranks"):
-            ranks.hear(Ready, 100)
+            ranks.hear(Ready, 300)
 
 
 @pytest.mark.cuda
@@ -150,7 +150,7 @@ def test_a_rank_on_cuda_counts_what_nccl_sends(tmp_path: Path) -> None:
     assert made.data_digest  # the rank reads what is made here
     with Ranks(1) as ranks:
         ranks.begin(made.job())
-        ranks.hear(Ready, 100)
+        ranks.hear(Ready, 300)
         (window,) = ranks.order(Order(picks=(0, 1)), 100)
     assert window.loss == pytest.approx(0.69, abs=0.1)
     weights = made.fresh_model(cuda.torch_device).parameters()

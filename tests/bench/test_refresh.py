@@ -13,7 +13,6 @@ import torch
 from small_trials import (  # noqa: F401 - two are fixtures
     accusations,
     as_it_was,
-    few_objects,
     run,
 )
 from torch import Tensor, nn

@@ -7,7 +7,6 @@ from small_trials import (  # noqa: F401 - two are fixtures
     QUICK,
     accusations,
     as_it_was,
-    few_objects,
     run,
 )
 
@@ -81,9 +80,9 @@ def test_ranks_on_networks_of_their_own(tmp_path: Path) -> None:
     weights, mbit = weight_bytes(tmp_path), 20
     with Ranks(2, network.isolated(2)) as ranks, network.joined(ranks, mbit):
         ranks.begin(pipeline.job(interface=network.INTERFACE))
-        assert ranks.hear(Ready, 100)[0].rows == 64
-        ranks.order(Order(picks=(0, 1)), 100)
-        windows = ranks.order(Order(picks=tuple(range(8))), 100)
+        assert ranks.hear(Ready, 300)[0].rows == 64
+        ranks.order(Order(picks=(0, 1)), 300)
+        windows = ranks.order(Order(picks=tuple(range(8))), 300)
     for window in windows:
         assert window.sent == 8 * weights
         assert window.on_wire is not None

@@ -12,7 +12,6 @@ from small_trials import (  # noqa: F401 - two are fixtures
     accusations,
     as_it_was,
     end_of,
-    few_objects,
     run,
 )
 
@@ -103,11 +102,14 @@ def test_an_sla_that_no_rate_meets_is_a_result() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("long_probes")
-def test_a_slower_arm_keeps_the_sla_at_lower_rates_only_and_sheds_in_a_burst() -> None:
-    rows = run("slow", "server(sla_ms=20, percentile=90, loads=[80])", plugins=(FRAUDS, PLUGIN))
+def test_a_slower_arm_keeps_the_sla_at_lower_rates_only_and_sheds_in_a_burst(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "LASTS", 10)  # a load 10 % too much is seen, which is enough here
+    rows = run("slow", "server(sla_ms=40, percentile=90, loads=[80])", plugins=(FRAUDS, PLUGIN))
     assert accusations(rows) == set()
     rates, shed = values(rows, "throughput_at_sla"), values(rows, "shed_share")
-    assert 0 < rates["treatment"] < 1.1 * 32 / 0.002
+    assert 0 < rates["treatment"] < 1.1 * 32 / 0.004
     assert rates["treatment"] < rates["control"]
     assert shed["control"] < shed["treatment"] < 1
     latency = judged(rows)["latency", "load=80"]

@@ -13,7 +13,6 @@ from small_trials import (  # noqa: F401 - two are fixtures
     QUICK,
     accusations,
     as_it_was,
-    few_objects,
     run,
 )
 from torch.nn.functional import binary_cross_entropy

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from simulated import SimulatedClock, Work
 
@@ -18,6 +18,7 @@ from bench.blocks import ArmState
 from bench.device import get_device
 from bench.meters.clock import quiet
 from bench.serving.answering import Answering, join, split
+from bench.serving.arms import ServedArms
 from bench.serving.queue import Policy, Served, WallClock, poisson, serve
 from bench.serving.search import (
     Goal,
@@ -93,7 +94,6 @@ def test_arms_are_asked_in_turn_with_the_same_numbers() -> None:
     assert len(both) > 6
 
 
-@settings(deadline=None)
 @given(capacity=st.floats(0.5, 1e6), start=st.floats(1, 1e5))
 def test_a_search_finds_a_sharp_edge_wherever_it_begins(capacity: float, start: float) -> None:
     search = RateSearch(start, start / 100)
@@ -151,7 +151,6 @@ arrival_times = st.lists(st.integers(0, 50), min_size=1, max_size=40).map(
 )
 
 
-@settings(deadline=None)
 @given(
     arrivals=arrival_times,
     max_batch=st.integers(1, 5),
@@ -182,7 +181,6 @@ def test_every_request_is_answered_in_order_or_shed_by_a_full_queue(
         assert waiting.sum() >= policy.max_queue - max_batch
 
 
-@settings(deadline=None)
 @given(arrivals=arrival_times, max_batch=st.integers(1, 5), max_delay=st.integers(0, 60))
 def test_a_batch_leaves_when_it_is_full_or_its_first_has_waited(
     arrivals: np.ndarray, max_batch: int, max_delay: int
@@ -247,6 +245,19 @@ def test_requests_are_joined_and_their_answers_split_back() -> None:
     assert [len(part) for (part,) in split(torch.zeros(3, 2))] == [1, 1, 1]
 
 
+def test_of_a_load_that_is_shed_but_for_its_beginning_an_answer_is_kept() -> None:
+    def call(ids: torch.Tensor) -> torch.Tensor:
+        return ids.float()
+
+    served = ServedArms(
+        (call, call), [(torch.tensor([1]),)], Policy(1, 0, 1), get_device("cpu"),
+        np.random.default_rng(0),
+    )  # fmt: skip
+    at_once = np.zeros(1000, np.int64)
+    assert served.serve(0, at_once, at_once).shed_share > 0.9
+    assert served.arms[0].sampled
+
+
 @pytest.mark.slow
 def test_in_real_time_a_server_that_sleeps_waits_and_batches_as_it_should() -> None:
     def sleeps(members: list[int]) -> None:
@@ -254,9 +265,13 @@ def test_in_real_time_a_server_that_sleeps_waits_and_batches_as_it_should() -> N
 
     served = serve(poisson(100, 150, [5]), sleeps, ALONE, WallClock())
     assert served.answered.all()
-    load, service = 0.5, served.compute_time.mean()
-    assert 5 * MS <= service < 8 * MS
-    assert 0 < served.queue_time.mean() < 6 * load * service / (2 * (1 - load))
+    service = np.median(served.compute_time)
+    assert served.compute_time.min() >= 5 * MS
+    assert service < 50 * MS
+    free = np.maximum(served.arrived[1:], served.done[:-1])  # when each could be taken
+    idle = served.taken[1:] - free
+    assert idle.min() >= 0
+    assert np.median(idle) < service  # single ones may be as late as a loaded host makes them
     flood = serve(poisson(1000, 300, [6]), sleeps, Policy(8, 2 * MS, 64), WallClock())
     assert flood.batches.mean() > 4
     assert all(a <= b for a, b in pairwise(flood.taken[flood.answered]))

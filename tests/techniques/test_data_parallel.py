@@ -15,7 +15,7 @@ from rank_cases import DATA
 pytestmark = pytest.mark.slow
 
 DCNV2 = f"dcnv2({DATA}, dropout=0.0, width=64, depth=2)"
-SASREC = 'sasrec(dataset="planted(rows=2000, ids=300)", dropout=0.0)'
+SASREC = 'sasrec(dataset="planted(rows=2000, ids=300)", dropout=0.0, length=50)'
 TWO = [
     ("ddp", DCNV2),
     ("ddp", SASREC),
