@@ -1,4 +1,7 @@
-"""Which events stay: k-core, distinct pairs, chosen rows."""
+"""Which events stay: k-core, distinct pairs, chosen rows.
+
+Filters are masks over the same columns, so that events are copied once, after the last of them.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,30 @@ from baselines.data.events import Events
 from baselines.errors import LeanRecError
 
 
-def core(events: Events, min_user: int, min_item: int) -> Events:
-    """The largest set of events in which each user and item has so many."""
-    if min_user <= 1 and min_item <= 1:
-        return events
-    keep = np.ones(len(events), dtype=bool)
+def frequent(events: Events, min_user: int, min_item: int, among: np.ndarray) -> np.ndarray:
+    """bool [n]: the largest set of the events `among` (bool [n]) in which each user and item has so
+    many."""
+    keep = among
     while True:
         enough = keep.copy()
         for ids, least in ((events.users, min_user), (events.items, min_item)):
-            enough &= counted(ids, int(ids.max(initial=-1)) + 1, keep)[ids] >= least
+            if least > 1:
+                enough &= counted(ids, int(ids.max(initial=-1)) + 1, keep)[ids] >= least
         if (enough == keep).all():
-            break
+            return keep
         keep = enough
-    words = f"Users of ≥ {min_user} and items of ≥ {min_item} events (k-core). "
-    return said(chosen(events, keep), words)
+
+
+def first_of_pairs(events: Events, among: np.ndarray) -> np.ndarray:
+    """bool [n]: the first of each (user, item) pair in the events `among` (bool [n])."""
+    users, items = events.users, events.items
+    if ((users[1:] > users[:-1]) | (users[1:] == users[:-1]) & (items[1:] > items[:-1])).all():
+        return among
+    rows = np.flatnonzero(among)
+    pair = users[rows] * (np.int64(items.max(initial=0)) + 1) + items[rows]
+    first = np.zeros(len(events), dtype=bool)
+    first[rows[np.unique(pair, return_index=True)[1]]] = True
+    return first
 
 
 def said(events: Events, words: str) -> Events:
@@ -33,19 +46,9 @@ def said(events: Events, words: str) -> Events:
     return replace(events, source=words + events.source)
 
 
-def once(events: Events) -> Events:
-    """The first event of each (user, item) pair."""
-    users, items = events.users, events.items
-    if ((users[1:] > users[:-1]) | (users[1:] == users[:-1]) & (items[1:] > items[:-1])).all():
-        return events
-    pair = users * (np.int64(items.max(initial=0)) + 1) + items
-    first = np.zeros(len(pair), dtype=bool)
-    first[np.unique(pair, return_index=True)[1]] = True
-    return events if first.all() else chosen(events, first)
-
-
 def chosen(events: Events, keep: np.ndarray) -> Events:
-    """The events where `keep` (bool [n]) holds; users and items numbered anew without gaps.
+    """The events where `keep` (bool [n]) holds; users and items numbered anew without gaps. Where
+    all stay, they are the same.
 
     Raises LeanRecError where none is left.
     """
@@ -53,6 +56,8 @@ def chosen(events: Events, keep: np.ndarray) -> Events:
         raise LeanRecError(
             f"{events.name}: no event passes the filters.", "Nothing was run.", "Weaken them."
         )
+    if keep.all():
+        return events
     rows = rows_of(events, keep)
     users, _ = coded(rows.users)
     items, known = coded(rows.items)

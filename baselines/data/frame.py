@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import polars as pl
 
 from baselines.base import Dataset
 from baselines.data import segments as segment
 from baselines.data.events import Events
-from baselines.data.filters import once
+from baselines.data.filters import chosen, first_of_pairs
 from baselines.data.table_events import check_columns, check_roles, table_events
 from baselines.data.views import ctr_dataset, retrieval_dataset
 from baselines.errors import LeanRecError
@@ -73,7 +74,8 @@ def interactions_from_frame(
     Raises LeanRecError for missing or doubled columns, missing users or items, and an empty part.
     """
     events, legend = _events(frame, name, user, item, "", [], segments)
-    data = retrieval_dataset(once(events), seed=seed)
+    distinct = first_of_pairs(events, np.ones(len(events), dtype=bool))
+    data = retrieval_dataset(chosen(events, distinct), seed=seed)
     return dataclasses.replace(data, protocol=data.protocol + legend)
 
 

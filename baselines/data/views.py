@@ -12,7 +12,7 @@ from baselines.base import Dataset, DataSource, Split
 from baselines.data import segments as segment
 from baselines.data.columns import blocks, coded, counted, room
 from baselines.data.events import Events, earlier
-from baselines.data.filters import chosen, core, once, rows_of, said
+from baselines.data.filters import chosen, first_of_pairs, frequent, rows_of, said
 from baselines.data.splits import TEST, TRAIN, VALID, event_parts, pair_splits, parse_split
 from baselines.errors import LeanRecError
 
@@ -47,7 +47,8 @@ class EventSource(DataSource):
 
     def ctr(self, history: int = 0) -> Dataset:
         """Every event is an impression, clicked where its rating reaches `threshold`."""
-        events = core(self.events(), self.min_user, self.min_item)
+        events = self.events()
+        events = self._core(events, np.ones(len(events), dtype=bool))
         return ctr_dataset(events, self.split or "random", self.threshold, history, self.seed)
 
     def retrieval(self) -> Dataset:
@@ -80,18 +81,28 @@ class EventSource(DataSource):
                 "It bears clicks only.",
                 "Use data with a user and an item column.",
             )
-        if self.min_rating is not None:
-            if events.ratings is None:
-                raise LeanRecError(
-                    f"{events.name} has no ratings.", "min_rating says nothing.", "Leave it out."
-                )
-            events = chosen(events, events.ratings >= self.min_rating)
+        if self.min_rating is None:
+            keep = np.ones(len(events), dtype=bool)
+        elif events.ratings is None:
+            raise LeanRecError(
+                f"{events.name} has no ratings.", "min_rating says nothing.", "Leave it out."
+            )
+        else:
+            keep = events.ratings >= self.min_rating
         if distinct:
-            events = once(events)
-        events = core(events, self.min_user, self.min_item)
+            keep = first_of_pairs(events, keep)
+        events = self._core(events, keep)
         if self.min_rating is not None:
             events = said(events, f"Ratings below {self.min_rating:g} dropped. ")
         return events
+
+    def _core(self, events: Events, among: np.ndarray) -> Events:
+        least = self.min_user, self.min_item
+        if max(least) <= 1:
+            return chosen(events, among)
+        events = chosen(events, frequent(events, *least, among))
+        words = f"Users of ≥ {self.min_user} and items of ≥ {self.min_item} events (k-core). "
+        return said(events, words)
 
 
 def ctr_dataset(

@@ -83,6 +83,25 @@ def test_cold_items_are_never_trained_on(ratings):
     assert not set(data.test.items.tolist()) & set(data.train.items.tolist())
 
 
+def test_filters_together_leave_what_a_loop_leaves(ratings):
+    frame = pd.read_csv(ratings / "ratings.csv")
+    frame = pd.concat([frame, frame[:150].assign(rating=5)])
+    frame.to_csv(ratings / "ratings.csv", index=False)
+    left = frame[frame["rating"] >= 3].drop_duplicates(["userId", "movieId"])
+    rare = pd.Series(True)
+    while rare.any():
+        counts = [left[c].map(left[c].value_counts()) for c in ("userId", "movieId")]
+        rare = (counts[0] < 6) | (counts[1] < 4)
+        left = left[~rare]
+    spec = f'ml-25m(path="{ratings}", min_rating=3, min_user=6, min_item=4)'
+    data = DATASETS.make(spec).retrieval()
+    users, items = (left[c].rank(method="dense").astype(int) - 1 for c in ("userId", "movieId"))
+    parts = (data.train, data.valid, data.test)
+    found = {pair for p in parts for pair in zip(p.users.tolist(), p.items.tolist(), strict=True)}
+    assert found == set(zip(users, items, strict=True))
+    assert 0 < len(found) < (frame["rating"] >= 3).sum() - 100
+
+
 def test_a_core_keeps_enough_events_of_each_user_and_item(ratings):
     data = DATASETS.make(f'ml-25m(path="{ratings}", min_user=6, min_item=6, split="8:1:1")')
     data = data.ctr()

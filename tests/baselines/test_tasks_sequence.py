@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from baselines.base import Dataset
 from baselines.data.events import Events
@@ -57,6 +58,34 @@ def test_an_epoch_trains_each_position_once_and_cuts_padding(data: Dataset) -> N
         assert (rows[:, 0] != ITEMS).any()
         got += zip(rows.flatten()[places].tolist(), targets.tolist(), strict=True)
     assert sorted(got) == expected
+
+
+def test_little_of_a_batch_of_histories_of_all_lengths_is_padding() -> None:
+    lengths = np.random.default_rng(0).geometric(0.12, 3000) + 1
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    items = np.random.default_rng(1).integers(0, ITEMS, len(users))
+    data = sequence_dataset(Events("made", "Made.", users, items), 50)
+    drawn = Sequence().batches(data, 64, torch.Generator().manual_seed(0), CPU)
+    rows = [history for history, *_ in drawn]
+    real = sum(int((history != ITEMS).sum()) for history in rows)
+    assert real > 0.95 * sum(history.numel() for history in rows)
+    assert len({history.shape[1] for history in rows}) > 10
+    (whole,) = data.train.inputs
+    assert real == (whole != ITEMS).sum() < 0.25 * whole.numel()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_batch_has_the_loss_of_whole_windows(
+    objective: Objective, data: Dataset, model: SASRec
+) -> None:
+    for drawn, places, *rest in batches(Sequence(objective), data):
+        rows = drawn.masked_fill(drawn == MASK, 0)  # SASRec has no vector for it
+        cut = LENGTH - rows.shape[1]
+        whole = functional.pad(rows, (cut, 0), value=ITEMS)
+        moved = places // rows.shape[1] * LENGTH + places % rows.shape[1] + cut
+        losses = [Sequence(objective).loss(model.eval(), b) for b in
+                  ((rows, places, *rest), (whole, moved, *rest))]  # fmt: skip
+        torch.testing.assert_close(*losses)
 
 
 def test_the_last_item_of_the_catalogue_is_no_padding_where_it_only_comes_first() -> None:
