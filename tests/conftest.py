@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from baselines.base import BASELINES, DATASETS
@@ -20,6 +21,9 @@ from bench.scenarios.base import SCENARIOS
 from techniques.base import TECHNIQUES
 
 torch.set_num_threads(1)
+# How long an example takes is the host's matter, not the property's.
+settings.register_profile("leanrec", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("leanrec")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

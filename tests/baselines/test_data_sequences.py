@@ -41,7 +41,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows=EVENTS, length=st.integers(1, 5))
 def test_leave_one_out_is_that_of_a_plain_loop(
     rows: list[tuple[int, int, int]], length: int
@@ -68,7 +68,7 @@ def test_leave_one_out_is_that_of_a_plain_loop(
     assert (data.test.segments["odd"] == data.test.items % 2).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=EVENTS, length=st.integers(1, 5))
 def test_every_train_event_but_a_users_first_is_a_target_once(
     rows: list[tuple[int, int, int]], length: int

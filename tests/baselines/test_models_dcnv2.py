@@ -33,7 +33,7 @@ def reference(model: DCNv2, cardinalities: list[int], ids: np.ndarray) -> np.nda
     return np.array(logits)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     cardinalities=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     dim=st.integers(1, 5),

@@ -64,7 +64,7 @@ def test_the_second_moment_forgets() -> None:
 
 
 @given(st.floats(2.0**-100, 2.0**100, width=32), st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_rounding_keeps_the_expectation_and_takes_a_neighbour(size: float, negative: bool) -> None:
     torch.manual_seed(0)
     x = torch.full((20_000,), -size if negative else size)

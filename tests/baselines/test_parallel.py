@@ -62,7 +62,7 @@ def test_in_batch_negatives_are_those_of_a_ranks_own_rows() -> None:
     assert weight == 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(1, 40), ranks=st.integers(1, 8))
 def test_every_row_falls_to_one_rank(rows: int, ranks: int) -> None:
     task, batch = BASELINES.make("dcnv2").task, (torch.arange(rows), torch.ones(rows))

@@ -234,7 +234,7 @@ def ranked(draw: st.DrawFn) -> tuple[Dataset, Tensor]:
     return Dataset("drawn", train, valid, test, fields, ""), torch.tensor(table).float()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(drawn=ranked(), block=st.sampled_from([1, 6, 2**22]))
 def test_ranks_are_those_of_a_plain_loop(drawn: tuple[Dataset, Tensor], block: int) -> None:
     data, table = drawn

@@ -1,4 +1,4 @@
-"""A plug-in of techniques that fail only under load or only in a process started anew."""
+"""A plug-in of a technique that fails only in a process started anew."""
 
 from __future__ import annotations
 
@@ -13,34 +13,15 @@ from torch import Tensor, nn
 from techniques.base import Change, Context, Technique, technique
 
 
-class Slow(nn.Module):
-    """Serves what `predictor` does, four milliseconds later."""
+class Shifted(nn.Module):
+    """Serves something else than `predictor` does."""
 
     def __init__(self, predictor: nn.Module) -> None:
         super().__init__()
         self.predictor = predictor
 
     def forward(self, *request: Tensor) -> Any:
-        time.sleep(0.004)
-        return self.predictor(*request)
-
-
-class Shifted(Slow):
-    """Serves something else."""
-
-    def forward(self, *request: Tensor) -> Any:
         return self.predictor(*request) + 1
-
-
-@technique("slow")
-@dataclass(frozen=True)
-class SlowServing(Technique):
-    """Sleeps in every call."""
-
-    family = "test"
-
-    def deploy(self, predictor: nn.Module, context: Context) -> nn.Module:
-        return Slow(predictor)
 
 
 @technique("breaks-anew")

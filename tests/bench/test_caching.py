@@ -65,7 +65,7 @@ def test_the_optimum_of_nothing_is_not_a_number() -> None:
 streams = st.lists(st.lists(st.integers(0, KEYS - 1), max_size=5), min_size=1, max_size=6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(streams, st.integers(1, 3))
 def test_the_optimum_is_the_best_of_all_that_there_is(
     batches: list[list[int]], capacity: int
@@ -86,7 +86,7 @@ def test_the_optimum_is_the_best_of_all_that_there_is(
         assert optimum(arrays(*batches), capacity).rates().unique == max(states.values()) / unique
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 19), max_size=12), max_size=12), st.integers(1, 20))
 def test_no_policy_surpasses_the_optimum(batches: list[list[int]], capacity: int) -> None:
     best = optimum(arrays(*batches), capacity).rates().unique

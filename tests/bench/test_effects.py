@@ -169,7 +169,7 @@ class TestBlocks:
         ),
         st.floats(1e-6, 1e6),
     )
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_swapped_arms_invert_and_scaled_arms_change_nothing(
         self, processes: list[list[tuple[float, float]]], scale: float
     ) -> None:

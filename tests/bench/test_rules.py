@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -14,7 +14,6 @@ from bench.rules import RULES, mann_whitney, mean_plus_5, rate, student_t
 BAD = [[], [1.0], [1.0, math.nan], [1.0, math.inf], [1.0, 0.0], [1.0, -1.0]]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.5, 2), min_size=2, max_size=30), st.floats(-0.5, 0.5))
 def test_student_t_is_scipys(a: list[float], shift: float) -> None:
     b = [x * (1 + 0.1 * np.sin(i)) + shift * 0.5 for i, x in enumerate(a)]
@@ -49,7 +48,6 @@ def test_an_error_is_an_error_and_never_different(rule, bad: list[float]) -> Non
             rule(*arms)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 500), st.data())
 def test_rate_has_the_exact_binomial_interval(n: int, data: st.DataObject) -> None:
     successes = data.draw(st.integers(0, n))

@@ -343,7 +343,7 @@ class TestWorkerProcess:
         )  # fmt: skip
 
     def ended(
-        self, spec: TrialSpec, program: str, monkeypatch: pytest.MonkeyPatch, limit: float = 20.0
+        self, spec: TrialSpec, program: str, monkeypatch: pytest.MonkeyPatch, limit: float = 300.0
     ) -> Any:
         script = spec.store / "worker.sh"
         script.write_text(f"#!/bin/sh\n{program}\n")
@@ -359,7 +359,7 @@ class TestWorkerProcess:
             ("echo one >&2; echo it broke >&2; exit 3", "crash", "exited with 3: it broke"),
             ("exit 4", "crash", "exited with 4: it said nothing"),
             ("exit 0", "crash", "exited with 0: it said nothing"),
-            ("sleep 60", "timeout", "did not end within 0 s"),
+            ("sleep 600", "timeout", "did not end within 0 s"),
         ],
     )
     def test_how_it_ended_is_recorded(
@@ -370,7 +370,7 @@ class TestWorkerProcess:
         status: str,
         cause: str,
     ) -> None:
-        limit = 0.3 if status == "timeout" else 20.0
+        limit = 0.3 if status == "timeout" else 300.0
         made = self.ended(spec, program, monkeypatch, limit)
         assert (made.end.status, made.end.cause) == (status, cause)
         assert made.head.id == spec.id
@@ -389,7 +389,7 @@ class TestWorkerProcess:
     def test_what_a_worker_started_ends_with_it(
         self, spec: TrialSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        program = f"sleep 60 >/dev/null 2>&1 & echo $! > {spec.store}/child; exit 5"
+        program = f"sleep 600 >/dev/null 2>&1 & echo $! > {spec.store}/child; exit 5"
         self.ended(spec, program, monkeypatch)
         child = int((spec.store / "child").read_text())
         assert gone(child)
@@ -400,7 +400,7 @@ class TestWorkerProcess:
             launch.run_worker(spec, 1.0, spec.store / "file" / "toy.log")
 
 
-def gone(pid: int, within: float = 10.0) -> bool:
+def gone(pid: int, within: float = 120.0) -> bool:
     """Whether a process ends in that time; one that was not collected has ended."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from simulated import SimulatedClock
 from small_trials import (  # noqa: F401 - two are fixtures
     FRAUDS,
     QUICK,
@@ -20,8 +23,9 @@ from bench.effects import effects_of
 from bench.records import BlockRow, EndRow, EventRow, Trial, TrialRow, ValueRow
 from bench.scenarios import server
 from bench.scenarios.base import SCENARIOS
+from bench.serving import arms
+from bench.serving.arms import ServedArms
 
-PLUGIN = Path(__file__).with_name("frauds_when_serving.py")
 LAX = "sla_ms=500, percentile=50"  # so that what else the host does seldom matters
 EASY = f"server({LAX})"
 
@@ -100,17 +104,40 @@ def test_an_sla_that_no_rate_meets_is_a_result() -> None:
     assert "the control of process 0 met the SLA at no rate" in effect.note
 
 
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes the control 4 ms and the treatment 16 ms, of a time that is simulated."""
+    clock = SimulatedClock()
+
+    def taking(call: Callable[..., Any], ms: int) -> Callable[..., Any]:
+        def answer(*batch: Any) -> Any:
+            clock.time += ms * 1_000_000
+            return call(*batch)
+
+        return answer
+
+    class Arms(ServedArms):
+        def __init__(self, calls: tuple[Callable[..., Any], ...], *rest: Any) -> None:
+            super().__init__((taking(calls[0], 4), taking(calls[1], 16)), *rest)
+            self.clock = clock
+
+    def seconds() -> float:
+        return clock.time / 1e9
+
+    monkeypatch.setattr(server, "ServedArms", Arms)
+    monkeypatch.setattr(arms, "time", SimpleNamespace(perf_counter=seconds, process_time=seconds))
+    monkeypatch.setattr(server, "time", SimpleNamespace(monotonic=lambda: 0.0))
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("long_probes")
-def test_a_slower_arm_keeps_the_sla_at_lower_rates_only_and_sheds_in_a_burst(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(server, "LASTS", 10)  # a load 10 % too much is seen, which is enough here
-    rows = run("slow", "server(sla_ms=40, percentile=90, loads=[80])", plugins=(FRAUDS, PLUGIN))
+@pytest.mark.usefixtures("long_probes", "simulated")
+def test_a_slower_arm_keeps_the_sla_at_lower_rates_only_and_sheds_in_a_burst() -> None:
+    rows = run("honest", "server(sla_ms=80, percentile=90, max_batch=8, loads=[80])")
     assert accusations(rows) == set()
     rates, shed = values(rows, "throughput_at_sla"), values(rows, "shed_share")
-    assert 0 < rates["treatment"] < 1.1 * 32 / 0.004
-    assert rates["treatment"] < rates["control"]
+    most = 1 / 0.9  # of ten requests one may be late or shed
+    assert 0.8 < rates["control"] / (8 / 0.004) < most
+    assert 0.8 < rates["treatment"] / (8 / 0.016) < most
     assert shed["control"] < shed["treatment"] < 1
     latency = judged(rows)["latency", "load=80"]
     assert latency.treatment > 2 * latency.control

@@ -132,7 +132,6 @@ class TestFamilies:
         adjusted = benjamini_hochberg([0.01, 0.04, 0.03, 0.005])
         assert adjusted == pytest.approx([0.02, 0.04, 0.04, 0.02])
 
-    @settings(deadline=None)
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
     def test_both_against_other_ways_to_compute_them(self, p: list[float]) -> None:
         reference = scipy_stats.false_discovery_control(p)
@@ -170,7 +169,6 @@ class TestTails:
             50, 90, 95, 95, 99, 99.9,
         ]  # fmt: skip
 
-    @settings(deadline=None)
     @given(st.integers(0, 20_000), st.sampled_from([50.0, 90.0, 99.0, 99.9]))
     def test_bounding_rank_is_the_largest_that_the_binomial_allows(
         self, n: int, percentile: float
@@ -248,7 +246,7 @@ class TestQualityInterval:
         st.floats(1e-200, 1e-3),
         st.integers(2, 1000),
     )
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     def test_is_never_narrower_than_nothing_and_never_blows_up(
         self, differences: list[float], spread: float, units: int
     ) -> None:

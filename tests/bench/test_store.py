@@ -77,7 +77,7 @@ def test_two_processes_make_the_same_artefact_once(tmp_path: Path) -> None:
     ]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=30) for _ in workers]
+    found = [results.get(timeout=300) for _ in workers]
     for worker in workers:
         worker.join()
     assert (tmp_path / "log").read_text() == "made\n"

@@ -20,7 +20,7 @@ APP = str(Path(dashboard.app.__file__))
 def open_app(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     def start(*folders: Path, **query: str | list[str]) -> AppTest:
         monkeypatch.setattr("sys.argv", [APP, *map(str, folders)])
-        app = AppTest.from_file(APP, default_timeout=60)
+        app = AppTest.from_file(APP, default_timeout=300)
         for key, value in query.items():
             app.query_params[key] = value
         return app.run()

@@ -80,7 +80,7 @@ def test_a_figure_is_the_same_bytes_each_time(run: Run) -> None:
     assert figures.svg(figures.forest(effects)) == figures.svg(figures.forest(effects))
 
 
-@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
 @given(
     st.lists(
         st.tuples(st.floats(0.3, 6.0), st.floats(-0.01, 0.01)), min_size=1, max_size=8, unique=True

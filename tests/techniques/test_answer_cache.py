@@ -42,7 +42,7 @@ def is_right(answer: tuple[Tensor, Tensor], asked: tuple[Tensor, Tensor]) -> boo
 batches = st.lists(st.lists(st.integers(0, 14), max_size=8), max_size=12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(batches, st.integers(1, 10))
 def test_every_row_is_right_and_held_as_the_policy_says(
     stream: list[list[int]], capacity: int
@@ -68,7 +68,7 @@ def test_every_row_is_right_and_held_as_the_policy_says(
 
 
 @given(batches, st.integers(1, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_it_is_right_though_hashes_collide(stream: list[list[int]], capacity: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answer_cache, "_hash", lambda keys: keys[:, 0] % 2)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -52,7 +52,6 @@ changes = st.lists(st.tuples(st.lists(st.integers(0, 11), max_size=12), st.boole
 
 
 @given(changes=changes, seed=st.integers(0, 99))
-@settings(deadline=None)
 def test_deltas_and_whole_swaps_answer_as_the_new_weights_do(
     changes: list[tuple[list[int], bool]], seed: int
 ) -> None:

@@ -24,7 +24,7 @@ matrices = arrays.arrays("float32", (4, 8), elements=finite).map(torch.from_nump
 
 @given(matrices, st.sampled_from(list(ROUNDING)))
 @example(torch.full((4, 8), 2.0**-149), torch.bfloat16)
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_a_weight_is_off_by_its_rounding_at_most(w: Tensor, dtype: torch.dtype) -> None:
     layer = nn.Linear(8, 4)
     layer.weight = nn.Parameter(w)
@@ -35,7 +35,7 @@ def test_a_weight_is_off_by_its_rounding_at_most(w: Tensor, dtype: torch.dtype) 
 
 
 @given(matrices, matrices)
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_a_product_is_off_by_what_three_roundings_allow(weight: Tensor, x: Tensor) -> None:
     layer = nn.Linear(8, 4)
     layer.weight = nn.Parameter(weight)

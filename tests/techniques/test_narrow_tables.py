@@ -35,7 +35,7 @@ tables = arrays.arrays("float32", shapes, elements=finite).map(torch.from_numpy)
 @example(torch.randn(20, 8) * 1e-4, 4)
 @example(torch.randn(20, 8) * 1e-7, 2)
 @example(torch.randn(20, 8) * 0.01 + 1, 4)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_weight_comes_back_within_half_its_rows_scale(weight: Tensor, bits: Bits) -> None:
     looked_up = QuantisedEmbedding(weight, bits)(torch.arange(len(weight)))
     codes = 2**bits - 1
@@ -45,7 +45,7 @@ def test_a_weight_comes_back_within_half_its_rows_scale(weight: Tensor, bits: Bi
 
 
 @given(tables)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_weight_in_float16_comes_back_within_a_part_in_2048(weight: Tensor) -> None:
     error = (HalfEmbedding(weight)(torch.arange(len(weight))) - weight).abs()
     assert (error <= torch.clamp(weight.abs() * 2.0**-11, min=TINY)).all()

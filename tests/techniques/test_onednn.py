@@ -27,7 +27,7 @@ def _is_float32s(product: Tensor, x: Tensor, layer: nn.Linear) -> None:
 
 
 @given(widths, widths, st.booleans(), st.sampled_from(["whole", "columns", "turned"]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @torch.inference_mode()
 def test_a_large_product_is_float32s(fan_in: int, fan_out: int, bias: bool, layout: str) -> None:
     rows = -(-WORK // (fan_in * fan_out))

@@ -153,7 +153,6 @@ def test_last_places(keys: list[int]) -> None:
     assert found.tolist() == list(reversed(list(dict.fromkeys(reversed(keys)))))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=60))
 def test_a_sketch_is_never_too_low(ids: list[int]) -> None:
     sketch = FadingSketch(1000)  # no halving so soon

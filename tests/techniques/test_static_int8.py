@@ -32,7 +32,7 @@ def _layer(weight: Tensor) -> nn.Linear:
 
 
 @given(inside, weights.map(torch.from_numpy))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @torch.inference_mode()
 def test_inside_the_range_an_answer_is_off_by_half_a_step_of_each_number(
     x: Tensor, weight: Tensor

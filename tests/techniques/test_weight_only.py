@@ -31,7 +31,7 @@ def _bound(x: Tensor, layer: nn.Linear, step: Tensor) -> Tensor:
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 40), sizes, seeds)
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @torch.inference_mode()
 def test_int8_is_within_a_step_of_each_weight_at_every_width(
     fan_in: int, fan_out: int, rows: int, size: float, seed: int
@@ -45,7 +45,7 @@ def test_int8_is_within_a_step_of_each_weight_at_every_width(
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 40), sizes, seeds)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @torch.inference_mode()
 def test_int4_is_within_half_a_step_of_its_group(
     groups: int, blocks: int, rows: int, size: float, seed: int
