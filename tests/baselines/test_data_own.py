@@ -205,6 +205,13 @@ def test_an_item_of_a_history_is_not_another_that_has_zeros_in_front(tmp_path):
     assert (found[:, 1] == -1).all()
 
 
+def test_texts_of_a_text_file_are_what_stands_there(tmp_path):
+    frame = clicks().assign(title=lambda f: [f"{k % 60:03d}" for k in f["iid"] - 2**40])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    source = DATASETS.make(f'own(path="{tmp_path}/a.csv", {ROLES}, text="title")')
+    assert source.retrieval().texts == tuple(f"{k:03d}" for k in range(60))
+
+
 def test_three_files_of_one_table_agree_on_what_an_id_is(tmp_path):
     frame = clicks().assign(iid=lambda f: f["iid"] - 2**40)
     ids = frame["iid"].astype(str)
