@@ -22,6 +22,7 @@ from techniques.distributed.data_parallel import (
     StateSharded,
 )
 from techniques.distributed.fully_sharded import Everything
+from techniques.distributed.low_rank import InLowRank
 
 Ranks = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -108,6 +109,29 @@ class DdpCompress(_Distributed):
     def train(self, recipe: Recipe, context: Context) -> Recipe:
         """Train on all ranks."""
         return on_ranks(recipe, InBf16(self.ranks))
+
+
+@technique("ddp-powersgd")
+@dataclass(frozen=True)
+class DdpPowerSgd(_Distributed):
+    """Gradients are sent as products of two matrices of `approximation_rank` columns.
+
+    Source: Vogels, Karimireddy and Jaggi, "PowerSGD", NeurIPS 2019, with warm start and error
+    feedback, in a communication hook of our own: torch's `powerSGD_hook` can hang on gloo. A matrix
+    of n × m sends `approximation_rank`·(n + m) numbers in place of n·m. A table is one more such
+    matrix: a row of d numbers is sent as `approximation_rank`, and all rows are, so that what is
+    missed of a row may arrive in batches that do not hold it. Vectors and small matrices are sent
+    whole. Each rank keeps as many bytes as it has weights for what was missed; a training that goes
+    on from a checkpoint forgets it. Costs products and a QR of every matrix at each batch, and
+    quality that wants measuring; pays on a slow link alone.
+    """
+
+    ranks: Ranks = 2
+    approximation_rank: Count = 2
+
+    def train(self, recipe: Recipe, context: Context) -> Recipe:
+        """Train on all ranks."""
+        return on_ranks(recipe, InLowRank(self.ranks, self.approximation_rank))
 
 
 @technique("ddp-local-sgd")

@@ -82,6 +82,7 @@ def train(stack: str, baseline: str, ranks: int) -> dict[str, object]:
         "settled": all(torch.equal(other, settled[0]) for other in settled),
         "steps": steps,
         "weights": mine.nbytes,
+        "shapes": [list(p.shape) for p in model.parameters()],
         "state": [
             together._team.gather(torch.tensor(state_bytes(t))).tolist() for t in (alone, together)
         ],

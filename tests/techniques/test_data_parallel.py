@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ TWO = [
     ("ddp", SASREC),
     ("ddp-accumulate", DCNV2),
     ("ddp-compress", DCNV2),
+    ("ddp-powersgd", DCNV2),
     ("ddp-local-sgd(period=2, warmup=2)", DCNV2),
     ("zero", DCNV2),
     ("fsdp", DCNV2),
@@ -100,6 +102,21 @@ def test_bf16_halves_the_bytes_and_moves_the_weights_little(two: Seen) -> None:
     seen = two[f"ddp-compress/{DCNV2}"]
     assert seen["steps"][-1][1] == seen["weights"] / 2
     assert 0 < seen["off"] < 0.1
+
+
+def test_powersgd_sends_thin_matrices_and_all_ranks_update_alike(two: Seen) -> None:
+    seen = two[f"ddp-powersgd/{DCNV2}"]
+    sizes = [(shape[0], math.prod(shape[1:])) for shape in seen["shapes"]]
+    numbers = sum(min(2 * (n + m) if m > 1 else n, n * m) for n, m in sizes)
+    assert [payload for _, payload, _ in seen["steps"][REBUILT:]] == [4 * numbers] * 3
+    assert 4 * numbers < seen["weights"] / 3
+    assert 0 < seen["off"] < 0.5
+    assert seen["settled"]
+    assert seen["apart"] == 0
+    (alone, *_), ranks = seen["state"]
+    assert all(
+        alone + 0.9 * seen["weights"] < held < alone + 1.5 * seen["weights"] for held in ranks
+    )
 
 
 def test_local_ranks_drift_apart_and_are_averaged_once_in_a_period(two: Seen) -> None:
