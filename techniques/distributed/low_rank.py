@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 
 from baselines.parallel import Team
@@ -28,12 +29,12 @@ class PowerSgd:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.missed: dict[nn.Parameter, Tensor] = {}
-        self.right: dict[nn.Parameter, Tensor] = {}
+        self.missed: dict[Tensor, Tensor] = {}
+        self.right: dict[Tensor, Tensor] = {}
         self._draw = torch.Generator().manual_seed(SEED)
 
     @torch.no_grad()
-    def average(self, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
+    def average(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Replace the gradients of `parameters`, float32, by what stands for their mean over the
         ranks, the same on all of them. All ranks give the same parameters in the same order."""
         matrices, others = {}, []
@@ -93,7 +94,7 @@ class LowRankGradients(Synchronous):
         self.ddp.register_comm_hook(None, lambda state, bucket: self._averaged(bucket))
         return self.ddp
 
-    def _averaged(self, bucket: dist.GradBucket) -> Future[Tensor]:
+    def _averaged(self, bucket: GradBucket) -> Future[Tensor]:
         self.power.average(bucket.parameters(), bucket.gradients())
         done: Future[Tensor] = Future()
         done.set_result(bucket.buffer())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
+from torch import nn
 
 from baselines.base import Recipe
 from baselines.errors import LeanRecError
@@ -23,6 +24,7 @@ from techniques.distributed.data_parallel import (
 )
 from techniques.distributed.fully_sharded import Everything
 from techniques.distributed.low_rank import InLowRank
+from techniques.distributed.sharded_tables import Tables
 
 Ranks = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -217,3 +219,29 @@ class Fsdp(_Distributed):
     def train(self, recipe: Recipe, context: Context) -> Recipe:
         """Train on all ranks."""
         return on_ranks(recipe, Everything(self.ranks))
+
+
+@technique("embedding-shard")
+@dataclass(frozen=True)
+class EmbeddingShard(_Distributed):
+    """Tables are split over the ranks, row by row; the rest is trained as with `ddp`.
+
+    Source: the hybrid parallelism of Naumov et al., "Deep Learning Recommendation Model for
+    Personalization and Recommendation Systems", arXiv:1906.00091, with the row-wise sharding of
+    Ivchenko et al., "TorchRec", RecSys 2022, by all-to-all collectives of torch.distributed, which
+    know every optimiser on every device. (TorchRec's own kernels know no Adam on a CPU; on a
+    cluster of CUDA devices it is the library to take.) Each rank holds 1 ÷ `ranks` of the tables
+    and of their moments, and sends, for each distinct id of its share of a batch, the id, a row and
+    a gradient, in place of whole tables: far less than `ddp` where tables are large beside a batch.
+    Rows fall to ranks in equal blocks of ids, so a rank that holds the popular ones is asked for
+    more. An update is that of one process. For validation the trainer keeps a whole copy of the
+    weights beside, which is not counted as state.
+    """
+
+    ranks: Ranks = 2
+    # Models of other tasks read tables whole, or by more than look-ups.
+    requires = Requires(tasks=frozenset({"ctr"}), modules=(nn.Embedding,), weights=True)
+
+    def train(self, recipe: Recipe, context: Context) -> Recipe:
+        """Train on all ranks."""
+        return on_ranks(recipe, Tables(self.ranks))

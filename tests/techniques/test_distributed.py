@@ -17,7 +17,7 @@ NAMES = [name for name in TECHNIQUES.names() if TECHNIQUES.get(name).family == "
 def test_the_family_is_registered() -> None:
     assert set(NAMES) == {
         "ddp", "ddp-accumulate", "ddp-compress", "ddp-hierarchical", "ddp-local-sgd",
-        "ddp-powersgd", "fsdp", "zero",
+        "ddp-powersgd", "embedding-shard", "fsdp", "zero",
     }  # fmt: skip
 
 
