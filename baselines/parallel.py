@@ -73,6 +73,10 @@ class Team:
         """The values of all ranks, on the CPU: [ranks, ...]."""
         return value[None].cpu()
 
+    def kept(self) -> list[Tensor]:
+        """What this rank holds from batch to batch beside weights and moments."""
+        return []
+
     def state_of(self, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
         """The whole state of an optimiser; on other ranks than the first it may be empty."""
         return optimiser.state_dict()

@@ -159,6 +159,10 @@ class Trainer:
     def close(self) -> None:
         """End what training has started beside itself. Here that is nothing."""
 
+    def kept(self) -> list[Tensor]:
+        """What this process holds from step to step beside weights and moments."""
+        return self._team.kept()
+
     def _loss(self, batch: Batch) -> Tensor:
         if not self.recipe.contexts:
             return self.task.loss(self._forward, batch)

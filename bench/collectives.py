@@ -60,6 +60,7 @@ _REDUCE = Shape(0, lambda n: 2 * (n - 1), lambda n: 2 * (n - 1))  # ring: scatte
 _GATHER = Shape(0, lambda n: n - 1, lambda n: n - 1)  # ring
 _SCATTER = Shape(1, lambda n: n - 1, lambda n: n - 1)  # ring
 _SPREAD = Shape(0, lambda n: n - 1, lambda n: math.ceil(math.log2(n)))  # binomial tree
+_EXCHANGE = Shape(1, lambda n: n - 1, lambda n: n - 1)  # each rank with each other
 SHAPES = {
     "allreduce": _REDUCE,
     "allreduce_coalesced": _REDUCE,
@@ -70,6 +71,8 @@ SHAPES = {
     "reduce_scatter": _SCATTER,
     "reduce_scatter_single": _SCATTER,
     "_reduce_scatter_base": _SCATTER,
+    "all_to_all_single": _EXCHANGE,
+    "alltoall_base": _EXCHANGE,
 }
 
 

@@ -161,8 +161,8 @@ class _Stepper:
 
 
 def state_bytes(trainer: Trainer) -> int:
-    """Bytes of the weights and the optimisers' state that this rank holds."""
-    held: dict[int, torch.Tensor] = {}
+    """Bytes of the weights, the optimisers' state and what else this rank holds between steps."""
+    held: dict[int, torch.Tensor] = {id(t): t for t in trainer.kept()}
     for optimiser in trainer.optimisers:
         inner = getattr(optimiser, "optim", optimiser)  # of a ZeroRedundancyOptimizer: its part
         for group in optimiser.param_groups:

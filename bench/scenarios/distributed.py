@@ -34,7 +34,7 @@ def _lower(name: str, unit: str, estimator: str, ratio: bool = False) -> Metric:
 
 
 STEP_TIME = _lower("step_time", "s", "first start to last end of a block ÷ its batches", ratio=True)
-STATE = _lower("training_state", "B", "weights and moments that a rank holds", ratio=True)
+STATE = _lower("training_state", "B", "weights, moments and the like that a rank holds", ratio=True)
 SENT = _lower("sent", "B", "what a rank sends for a batch, by count of what collectives are given")
 COLLECTIVES = _lower("collectives", "", "of a batch, by count")
 EFFICIENCY = Metric(

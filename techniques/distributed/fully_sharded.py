@@ -75,16 +75,20 @@ class FullySharded(Joined):
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """The parts of a tensor put together, on every rank. By a plain collective: `full_tensor`
-    takes a functional one, which hangs now and then in a process group written in Python."""
+    """The parts of a tensor put together, on every rank."""
     part = own_part(tensor)
-    if part is tensor:
-        return tensor
-    ranks, rows = dist.get_world_size(), len(tensor)
-    share = -(-rows // ranks)  # the last ranks may hold less, or nothing
-    padded = part.new_zeros(share, *tensor.shape[1:])
+    return tensor if part is tensor else gathered(part, len(tensor))
+
+
+def gathered(part: Tensor, rows: int) -> Tensor:
+    """The parts of a tensor of `rows` rows, equal but for the last ranks', which may hold less or
+    nothing; whole, on every rank. By a plain collective: `full_tensor` takes a functional one,
+    which hangs now and then in a process group written in Python."""
+    ranks = dist.get_world_size()
+    share = -(-rows // ranks)
+    padded = part.new_zeros(share, *part.shape[1:])
     padded[: len(part)] = part
-    whole = part.new_empty(share * ranks, *tensor.shape[1:])
+    whole = part.new_empty(share * ranks, *part.shape[1:])
     dist.all_gather_into_tensor(whole, padded)
     return whole[:rows]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
+from torch import nn
 
 from baselines.base import Recipe
 from baselines.errors import LeanRecError
@@ -22,6 +23,8 @@ from techniques.distributed.data_parallel import (
     StateSharded,
 )
 from techniques.distributed.fully_sharded import Everything
+from techniques.distributed.low_rank import InLowRank
+from techniques.distributed.sharded_tables import Tables
 
 Ranks = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -110,6 +113,29 @@ class DdpCompress(_Distributed):
         return on_ranks(recipe, InBf16(self.ranks))
 
 
+@technique("ddp-powersgd")
+@dataclass(frozen=True)
+class DdpPowerSgd(_Distributed):
+    """Gradients are sent as products of two matrices of `approximation_rank` columns.
+
+    Source: Vogels, Karimireddy and Jaggi, "PowerSGD", NeurIPS 2019, with warm start and error
+    feedback, in a communication hook of our own: torch's `powerSGD_hook` can hang on gloo. A matrix
+    of n × m sends `approximation_rank`·(n + m) numbers in place of n·m. A table is one more such
+    matrix: a row of d numbers is sent as `approximation_rank`, and all rows are, so that what is
+    missed of a row may arrive in batches that do not hold it. Vectors and small matrices are sent
+    whole. Each rank keeps as many bytes as it has weights for what was missed; a training that goes
+    on from a checkpoint forgets it. Costs products and a QR of every matrix at each batch, and
+    quality that wants measuring; pays on a slow link alone.
+    """
+
+    ranks: Ranks = 2
+    approximation_rank: Count = 2
+
+    def train(self, recipe: Recipe, context: Context) -> Recipe:
+        """Train on all ranks."""
+        return on_ranks(recipe, InLowRank(self.ranks, self.approximation_rank))
+
+
 @technique("ddp-local-sgd")
 @dataclass(frozen=True)
 class DdpLocalSgd(_Distributed):
@@ -193,3 +219,29 @@ class Fsdp(_Distributed):
     def train(self, recipe: Recipe, context: Context) -> Recipe:
         """Train on all ranks."""
         return on_ranks(recipe, Everything(self.ranks))
+
+
+@technique("embedding-shard")
+@dataclass(frozen=True)
+class EmbeddingShard(_Distributed):
+    """Tables are split over the ranks, row by row; the rest is trained as with `ddp`.
+
+    Source: the hybrid parallelism of Naumov et al., "Deep Learning Recommendation Model for
+    Personalization and Recommendation Systems", arXiv:1906.00091, with the row-wise sharding of
+    Ivchenko et al., "TorchRec", RecSys 2022, by all-to-all collectives of torch.distributed, which
+    know every optimiser on every device. (TorchRec's own kernels know no Adam on a CPU; on a
+    cluster of CUDA devices it is the library to take.) Each rank holds 1 ÷ `ranks` of the tables
+    and of their moments, and sends, for each distinct id of its share of a batch, the id, a row and
+    a gradient, in place of whole tables: far less than `ddp` where tables are large beside a batch.
+    Rows fall to ranks in equal blocks of ids, so a rank that holds the popular ones is asked for
+    more. An update is that of one process. For validation the trainer keeps a whole copy of the
+    weights beside, which is not counted as state.
+    """
+
+    ranks: Ranks = 2
+    # Models of other tasks read tables whole, or by more than look-ups.
+    requires = Requires(tasks=frozenset({"ctr"}), modules=(nn.Embedding,), weights=True)
+
+    def train(self, recipe: Recipe, context: Context) -> Recipe:
+        """Train on all ranks."""
+        return on_ranks(recipe, Tables(self.ranks))

@@ -58,6 +58,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "reduce_scatter": ([X[:50]], [[X[:50], X[50:]]]),
     "reduce_scatter_single": (X[:50], X),
     "_reduce_scatter_base": (X[:50], X),
+    "all_to_all_single": (X[:80], X, [20] * 4, [25] * 4),
+    "alltoall_base": (X[:80], X, [20] * 4, [25] * 4),
 }
 
 

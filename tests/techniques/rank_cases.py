@@ -22,6 +22,7 @@ from baselines.trainer import Trainer
 from bench.collectives import join_group
 from bench.rank import state_bytes
 from techniques.base import TECHNIQUES, Context
+from techniques.distributed.sharded_tables import ShardedTable, TableSharded
 
 CPU = torch.device("cpu")
 STEPS = 8
@@ -82,6 +83,7 @@ def train(stack: str, baseline: str, ranks: int) -> dict[str, object]:
         "settled": all(torch.equal(other, settled[0]) for other in settled),
         "steps": steps,
         "weights": mine.nbytes,
+        "shapes": [list(p.shape) for p in model.parameters()],
         "state": [
             together._team.gather(torch.tensor(state_bytes(t))).tolist() for t in (alone, together)
         ],
@@ -117,6 +119,42 @@ def refusal(stack: str, baseline: str) -> str:
     return ""
 
 
+def looked_up(rows: int, rank: int, ranks: int) -> dict[str, float]:
+    """A sharded table against the whole, with other ids on every rank."""
+    torch.manual_seed(0)
+    whole, weight = nn.Embedding(rows, 8), torch.randn(rows, 8)
+    sharded = ShardedTable(whole)
+    asked = [torch.randint(rows, (5 + 3 * r, 2)) for r in range(ranks)]
+    traffic.take()
+    vectors = sharded(asked[rank])
+    (vectors * weight[asked[rank]]).sum().backward()
+    payload = traffic.take().payload
+    expected = [whole(ids) for ids in asked]
+    for ids, rows_of_rank in zip(asked, expected, strict=True):
+        (rows_of_rank * weight[ids]).sum().div(ranks).backward()
+    distinct = [set(ids.flatten().tolist()) for ids in asked]
+    mine = range(sharded.first, sharded.first + len(sharded.part.weight))
+    handed = sum(i in mine for ids in distinct for i in ids)
+    wrong = sharded.part.weight.grad - sharded.own(whole.weight.grad)
+    return {
+        "off": float((vectors - expected[rank]).detach().abs().max()),
+        "gradient_off": float(wrong.abs().max()) if len(wrong) else 0.0,
+        "payload": payload,
+        "counted_by_hand": 8 * ranks + (8 + 32) * len(distinct[rank]) + 32 * handed,
+    }
+
+
+def norm_off() -> float:
+    """How far the norm of sharded gradients is from that of whole ones."""
+    team = TableSharded(nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 1)))
+    (sharded,), whole = team.tables.values(), torch.arange(28.0).view(7, 4)
+    for parameter in team.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    sharded.part.weight.grad = sharded.own(whole)
+    norm = team.norm(torch.nn.utils.get_total_norm([p.grad for p in team.model.parameters()]))
+    return float(norm - torch.nn.utils.get_total_norm([whole, torch.ones(5)]))
+
+
 if __name__ == "__main__":
     place, size, meeting, cases, out = sys.argv[1:]
     traffic = join_group(CPU, meeting, int(place), int(size), None)
@@ -125,6 +163,8 @@ if __name__ == "__main__":
         stack, baseline = case
         seen["/".join(case)] = train(stack, baseline, int(size))
     seen["refused"] = {"said": refusal(f"ddp(ranks={int(size) + 1})", f"dcnv2({DATA})")}
+    seen["looked_up"] = {rows: looked_up(rows, int(place), int(size)) for rows in (37, 3)}
+    seen["norm"] = {"off": norm_off()}
     if place == "0":
         Path(out).write_text(json.dumps(seen))
     dist.destroy_process_group()

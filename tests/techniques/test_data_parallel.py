@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,15 +22,23 @@ TWO = [
     ("ddp", SASREC),
     ("ddp-accumulate", DCNV2),
     ("ddp-compress", DCNV2),
+    ("ddp-powersgd", DCNV2),
     ("ddp-local-sgd(period=2, warmup=2)", DCNV2),
     ("zero", DCNV2),
     ("fsdp", DCNV2),
+    ("embedding-shard", DCNV2),
 ]
 FOUR = [
     ("ddp(ranks=4)", DCNV2),
     ("ddp-hierarchical(period=1, rounds=2, warmup=2)", DCNV2),
 ]
-EXACT = [("ddp", DCNV2), ("ddp", SASREC), ("zero", DCNV2), ("fsdp", DCNV2)]
+EXACT = [
+    ("ddp", DCNV2),
+    ("ddp", SASREC),
+    ("zero", DCNV2),
+    ("fsdp", DCNV2),
+    ("embedding-shard", DCNV2),
+]
 Seen = dict[str, Any]
 REBUILT = 5  # by then DDP has told the other ranks once how it orders gradients: 60 bytes
 TIMEOUT = 300  # seconds, on a host that does much else
@@ -102,6 +111,21 @@ def test_bf16_halves_the_bytes_and_moves_the_weights_little(two: Seen) -> None:
     assert 0 < seen["off"] < 0.1
 
 
+def test_powersgd_sends_thin_matrices_and_all_ranks_update_alike(two: Seen) -> None:
+    seen = two[f"ddp-powersgd/{DCNV2}"]
+    sizes = [(shape[0], math.prod(shape[1:])) for shape in seen["shapes"]]
+    numbers = sum(min(2 * (n + m) if m > 1 else n, n * m) for n, m in sizes)
+    assert [payload for _, payload, _ in seen["steps"][REBUILT:]] == [4 * numbers] * 3
+    assert 4 * numbers < seen["weights"] / 3
+    assert 0 < seen["off"] < 0.5
+    assert seen["settled"]
+    assert seen["apart"] == 0
+    (alone, *_), ranks = seen["state"]
+    assert all(
+        alone + 0.9 * seen["weights"] < held < alone + 1.5 * seen["weights"] for held in ranks
+    )
+
+
 def test_local_ranks_drift_apart_and_are_averaged_once_in_a_period(two: Seen) -> None:
     seen = two[f"ddp-local-sgd(period=2, warmup=2)/{DCNV2}"]
     assert [payload for _, payload, _ in seen["steps"][2:]] == [seen["weights"], 0] * 3
@@ -124,6 +148,30 @@ def test_zero_and_fsdp_split_what_ddp_repeats(two: Seen) -> None:
     assert sum(ranks) == pytest.approx(4 * whole, rel=0.01)  # weights twice, each moment once
     assert max(ranks) < alone
     assert sum(two[f"fsdp/{DCNV2}"]["state"][1]) == pytest.approx(3 * whole, rel=0.01)
+
+
+def test_sharded_tables_are_held_once_and_less_is_sent_than_they_hold(two: Seen) -> None:
+    seen = two[f"embedding-shard/{DCNV2}"]
+    ((rows, width), *_) = seen["shapes"]
+    table = 4 * rows * width
+    assert sum(seen["state"][1]) == pytest.approx(6 * seen["weights"] - 3 * table, rel=0.01)
+    assert all(payload < seen["weights"] for _, payload, _ in seen["steps"])
+
+
+@pytest.mark.parametrize("rows", ["37", "3"])
+def test_a_sharded_table_gives_its_rows_and_sends_each_once(
+    two: Seen, four: Seen, rows: str
+) -> None:
+    for ranks in (two, four):
+        seen = ranks["looked_up"][rows]
+        assert seen["off"] == 0
+        assert seen["gradient_off"] < 1e-6
+        assert seen["payload"] == seen["counted_by_hand"]
+
+
+def test_gradients_are_clipped_by_the_norm_of_all_parts(two: Seen, four: Seen) -> None:
+    assert abs(two["norm"]["off"]) < 1e-4
+    assert abs(four["norm"]["off"]) < 1e-4
 
 
 def test_a_recipe_for_other_ranks_is_refused(two: Seen) -> None:

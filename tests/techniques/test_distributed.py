@@ -16,8 +16,8 @@ NAMES = [name for name in TECHNIQUES.names() if TECHNIQUES.get(name).family == "
 
 def test_the_family_is_registered() -> None:
     assert set(NAMES) == {
-        "ddp", "ddp-accumulate", "ddp-compress", "ddp-hierarchical", "ddp-local-sgd", "fsdp",
-        "zero",
+        "ddp", "ddp-accumulate", "ddp-compress", "ddp-hierarchical", "ddp-local-sgd",
+        "ddp-powersgd", "embedding-shard", "fsdp", "zero",
     }  # fmt: skip
 
 
@@ -67,7 +67,9 @@ def test_ranks_that_do_not_fall_into_groups_are_refused() -> None:
         parallel.join(torch.nn.Linear(1, 1))
 
 
-@pytest.mark.parametrize("spec", ["ddp(ranks=0)", "ddp-accumulate(batches=0)"])
+@pytest.mark.parametrize(
+    "spec", ["ddp(ranks=0)", "ddp-accumulate(batches=0)", "ddp-powersgd(approximation_rank=0)"]
+)
 def test_impossible_numbers_are_refused(spec: str) -> None:
     with pytest.raises(LeanRecError):
         TECHNIQUES.make(spec)
