@@ -23,6 +23,7 @@ from reports import html_page, numbers, pages
 from reports.answer import state
 from reports.markdown_page import plain
 from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
+from reports.profile_page import profile_sections
 from reports.select import Selection, techniques_of
 
 Stamp = tuple[tuple[str, int, int], ...]  # name, time and size of every file of a run
@@ -71,6 +72,7 @@ VIEWS: dict[str, View] = {
     "Stacks": _one("Stacks", pages.stack_blocks),
     "Segments": _one("Quality by segment", pages.segment_blocks),
     "Costs and skipped": _parts(pages.cost_sections),
+    "Profile": _parts(profile_sections),
     COMPARE: _compare,
     "Provenance": _parts(pages.provenance_sections),
 }
@@ -132,7 +134,11 @@ def _sections(folder: Path, stamp: Stamp, view: str, asked: Asked) -> tuple[Sect
 
 
 def _stamp(folder: Path) -> Stamp:
-    files = [*folder.glob("*.json"), *folder.glob("records/*.jsonl")]
+    files = [
+        *folder.glob("*.json"),
+        *folder.glob("records/*.jsonl"),
+        *folder.glob("profiles/*/*.json"),
+    ]
     found = ((path.name, path.stat()) for path in sorted(files))
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in found)
 
