@@ -3,7 +3,6 @@ other in one process. What is timed is not profiled, and nothing of it enters a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from bench.comparison import Comparison
 from bench.device import Device
 from bench.host import Host
 from bench.meters.peaks import peak_bandwidth, peak_flops
-from bench.meters.profile import REQUESTS, cost_of_an_operator, trace
+from bench.meters.profile import REQUESTS, TRACED_REQUESTS, cost_of_an_operator, trace
 from bench.meters.work import Work, count_work
 from bench.pipeline import Pipeline
 from bench.profiles.record import ArmProfile, Clock, Peaks, Profile, Seen, write_profile
@@ -145,15 +144,17 @@ def _arms(load: Load, stack: str, to: Path, device: Device) -> tuple[ArmProfile,
     traces = trace({name: (call, _batches(load)) for name, call in calls.items()}, to, device)
 
     def profiled(arm: Arm, name: str) -> ArmProfile:
-        content = json.loads(traces[name].read_text(encoding="utf-8"))
+        traced = traces[name]
         work = count_work(calls[name], next(iter(_batches(load))))
         return ArmProfile(
             arm=arm,
             name=name,
-            trace=traces[name].relative_to(to).as_posix(),
-            seen=_with_work(read_trace(content, device.torch_device.type), work),
+            trace=traced.path.relative_to(to).as_posix(),
+            seen=_with_work(read_trace(traced.content, device.torch_device.type), work),
             flops=sum(w.flops or 0.0 for w in work.values()),
             bytes=sum(w.bytes for w in work.values()),
+            asked=TRACED_REQUESTS,
+            interrupted=traced.interrupted,
         )
 
     return profiled("control", CONTROL), profiled("treatment", stack)

@@ -47,7 +47,7 @@ def profile_blocks(profile: Profile, folder: Path) -> tuple[Block, ...]:
     blocks: list[Block] = [
         Text(words.about(profile)),
         Text(words.by_the_clock(profile)),
-        Items((("", words.trust(profile)),), words.doubtful(profile)),
+        *_trust(profile),
         Heading("Why"),
         Text(words.explanation(profile)),
     ]
@@ -82,6 +82,13 @@ def profile_blocks(profile: Profile, folder: Path) -> tuple[Block, ...]:
         blocks.append(Text("On a CPU an operator is its own kernel: there is no other to list."))
     blocks += [Heading("The traces"), Items(tuple(words.opening(folder)))]
     return tuple(blocks)
+
+
+def _trust(profile: Profile) -> list[Block]:
+    found = [t for t in (words.trust(profile), words.interruptions(profile)) if t]
+    if words.doubtful(profile):
+        return [Items(tuple(("", text) for text in found), warning=True)]
+    return [Text(text) for text in found]
 
 
 def _roofline(profile: Profile) -> list[Block]:

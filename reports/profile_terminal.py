@@ -22,10 +22,13 @@ def show_profile(profile: Profile, folder: Path, diff: bool, console: Console) -
     say(words.about(profile))
     say(words.by_the_clock(profile))
     say(words.trust(profile))
+    if disturbed := words.interruptions(profile):
+        say(disturbed)
     say(words.explanation(profile))
     for name, change in words.named_changes(profile):
         say(f"  {name}: {change}")
     console.print(_table(tables.parts_table(profile), "Where a request's time goes"))
+    console.print(words.PARTS_NOTE, style="dim", markup=False, highlight=False)
     if diff:
         console.print(_table(tables.difference_table(profile), "Control − treatment, by operator"))
     else:
@@ -34,6 +37,7 @@ def show_profile(profile: Profile, folder: Path, diff: bool, console: Console) -
     peaks = profile.peaks
     roofs = f"{fmt.count(peaks.flops, 'FLOP/s')}, {fmt.count(peaks.bandwidth, 'B/s')}"
     console.print(_table(tables.roofline_table(profile), f"Under this machine's roofs: {roofs}"))
+    console.print(words.ROOF_NOTE, style="dim", markup=False, highlight=False)
     say(f"Record: {folder / FILE}")
     for name, how in words.opening(folder):
         say(f"{name}: {how}")

@@ -18,6 +18,7 @@ PART_NAMES: dict[Part, str] = {
     "data": "Data",
     "outside": "Python and idle",
 }
+BUSY = 1.1  # times as long without the profiler as with it: no profiler makes a request faster
 PARTS_NOTE = (
     "Memory: copies, casts, layout, allocation. Data: fetching the next batch; requests are made "
     "beforehand, as under the clock. Python and idle: no operator runs; a library that is not "
@@ -67,6 +68,16 @@ def by_the_clock(profile: Profile) -> str:
     )
 
 
+def interruptions(profile: Profile) -> str:
+    """How often the system took the processor away under the profiler; "" where it did not."""
+    told = []
+    for arm in profile.arms:
+        if arm.interrupted:
+            done = "left out" if arm.left_out else "kept, for too few others remain"
+            told.append(f"{arm.interrupted} of {arm.asked} requests of {arm.name} ({done})")
+    return f"The system gave the processor to others in {fmt.words(told)}." if told else ""
+
+
 def trust(profile: Profile) -> str:
     """Whether the profile agrees with the clock, and what to make of it."""
     found = agreement(profile)
@@ -80,10 +91,19 @@ def trust(profile: Profile) -> str:
             f"the profile would say {_speed(found.corrected or 1.0)}. Take the size of the gain "
             "from the clock; small operators look dearer here than they are."
         )
+    slower = any(
+        seconds * 1e6 > BUSY * arm.seen.wall_us
+        for seconds, arm in zip(profile.clock.seconds, profile.arms, strict=True)
+    )
+    advice = (
+        "Requests took longer without the profiler than with it, so the host was busy with other "
+        "work: believe neither ratio"
+        if slower
+        else "Believe the clock, and take what is said of operators as a hint"
+    )
     return (
         f"The profile disagrees with the clock: {both}. The {cost} do not explain it"
-        f"{_without(found)}. Believe the clock, and take what is said of operators as a hint: "
-        "profile again while nothing else runs."
+        f"{_without(found)}. {advice}; profile again while nothing else runs."
     )
 
 

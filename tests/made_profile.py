@@ -16,7 +16,7 @@ from bench.profiles.record import (
     Profile,
     Seen,
 )
-from bench.records import Cell
+from bench.records import Arm, Cell
 
 CELL = Cell(baseline="dcnv2", stack="int8-linear", scenario="offline", device="cpu")
 Times = dict[str, float]  # operator → µs of its only call
@@ -58,10 +58,18 @@ def made_profile(
     cell: Cell = CELL,
     names: tuple[str, str] = ("control", "int8-linear"),
     kernels: tuple[Kernel, ...] = (),
+    interrupted: int | None = 0,
 ) -> Profile:
     """Both arms, and a clock that agrees unless other `gains` are given."""
     arms = seen(control), seen(treatment).model_copy(update={"kernels": kernels})
     gains = gains or [arms[0].wall_us / arms[1].wall_us * f for f in (0.98, 1.0, 1.02)]
+
+    def arm(arm: Arm, name: str, one: Seen) -> ArmProfile:
+        return ArmProfile(
+            arm=arm, name=name, trace=f"{arm}/1.pt.trace.json", seen=one, flops=2e6, bytes=12e4,
+            asked=30, interrupted=interrupted,
+        )  # fmt: skip
+
     return Profile(
         made="2025-01-01T00:00:00+00:00",
         cell=cell,
@@ -71,12 +79,7 @@ def made_profile(
         point={"batch": 512, "threads": 1},
         host="a1b2c3",
         torch="2.13.0",
-        arms=tuple(
-            ArmProfile(
-                arm=arm, name=name, trace=f"{arm}/1.pt.trace.json", seen=one, flops=2e6, bytes=12e4
-            )
-            for arm, name, one in zip(("control", "treatment"), names, arms, strict=True)
-        ),
+        arms=tuple(map(arm, ("control", "treatment"), names, arms)),
         clock=Clock(seconds=(arms[0].wall_us / 1e6, arms[1].wall_us / 1e6), gains=tuple(gains)),
         peaks=Peaks(flops=50e9, bandwidth=10e9, operator_us=operator_us),
     )

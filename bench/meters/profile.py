@@ -1,7 +1,8 @@
 """A profiling pass by torch.profiler: never a timed one, for the profiler slows what it watches.
 
 Both arms are traced in one session, by turns of a few requests, so that what disturbs the host
-meets both; the session's trace is then parted. Each arm becomes one run of TensorBoard's profiler
+meets both; the session's trace is then parted. Requests in which the system gave the processor to
+others are left out, where enough remain. Each arm becomes one run of TensorBoard's profiler
 plug-in (torch-tb-profiler): a folder with one ``*.pt.trace.json`` in Chrome's format, which
 Perfetto opens as well.
 """
@@ -12,9 +13,12 @@ import itertools
 import json
 import os
 import re
+import resource
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +29,10 @@ from baselines.base import Batch
 from baselines.errors import LeanRecError
 from bench.device import Device
 from bench.profiles.parts import FETCH, REQUEST
+from bench.profiles.record import ENOUGH
 from bench.records import write_atomically
 
-TURNS = 4  # of each arm
+TURNS = 6  # of each arm
 TURN = 5  # traced requests in a turn
 UNTRACED = 2  # at the head of a turn, after the other arm's
 TRACED_REQUESTS = TURNS * TURN
@@ -38,7 +43,17 @@ _STEP = re.compile(r"ProfilerStep#\d+")
 Work = tuple[Callable[..., Any], Iterable[Batch]]
 
 
-def trace(work: Mapping[str, Work], out: Path, device: Device) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Traced:
+    """An arm's trace, as a file and read. interrupted: in so many of the TRACED_REQUESTS the system
+    took the processor away; None where it does not tell."""
+
+    path: Path
+    content: dict[str, Any]
+    interrupted: int | None
+
+
+def trace(work: Mapping[str, Work], out: Path, device: Device) -> dict[str, Traced]:
     """Trace each arm's call over its batches, cycled; write ``out/<arm>/….pt.trace.json``.
 
     Raises LeanRecError where `out` cannot be written.
@@ -46,23 +61,34 @@ def trace(work: Mapping[str, Work], out: Path, device: Device) -> dict[str, Path
     asked = {arm: (call, itertools.cycle(batches)) for arm, (call, batches) in work.items()}
     turns = [arm for n in range(TURNS) for arm in (asked if n % 2 == 0 else reversed(asked))]
     owners: list[str | None] = []  # of every step of the profiler
+    calm: list[bool] = []  # whether it was not interrupted
     for call, batches in asked.values():
         for _ in range(UNTRACED):
             _ask(call, batches, device)
-    steps = len(turns) * (UNTRACED + TURN)
-    with _profiler(device, steps) as profiler:
+    with _profiler(device, len(turns) * (UNTRACED + TURN)) as profiler:
         profiler.step()
         for arm in turns:
             for n in range(UNTRACED + TURN):
+                before = _interruptions()
                 with record_function(REQUEST if n >= UNTRACED else "leanrec: untraced"):
                     _ask(*asked[arm], device)
                 owners.append(arm if n >= UNTRACED else None)
+                calm.append(_interruptions() == before)
                 profiler.step()
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(whole))
         content = json.loads(whole.read_text(encoding="utf-8"))
-    return {arm: _write(arm, part(content, owners, arm), out) for arm in work}
+    left = Counter(owner for owner, quiet in zip(owners, calm, strict=True) if quiet)
+    for i, owner in enumerate(owners):
+        if not calm[i] and left[owner] >= ENOUGH:
+            owners[i] = None
+    found = {}
+    for arm in work:
+        own = part(content, owners, arm)
+        count = TRACED_REQUESTS - left[arm] if hasattr(resource, "RUSAGE_THREAD") else None
+        found[arm] = Traced(_write(arm, own, out), own, count)
+    return found
 
 
 def part(content: dict[str, Any], owners: list[str | None], arm: str) -> dict[str, Any]:
@@ -109,6 +135,13 @@ def _ask(call: Callable[..., Any], batches: Iterable[Batch], device: Device) -> 
     call(*batch)
     if device.synchronize is not None:
         device.synchronize()
+
+
+def _interruptions() -> int:
+    """How often the system gave this thread's processor to others; 0 where it does not tell."""
+    if not hasattr(resource, "RUSAGE_THREAD"):
+        return 0
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 def _is_step(event: dict[str, Any]) -> bool:

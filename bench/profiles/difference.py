@@ -13,7 +13,7 @@ from bench.profiles.record import Operator, Profile
 
 OUTSIDE = "outside operators"
 SAME = 0.03  # of the control's time: a smaller gap is none to explain
-EXPLAINED = 0.9  # of the gap, by the operators that are named
+LEFT = 0.1  # of the gap: what all changes that are not named come to at most, signs aside
 MOST_NAMED = 6
 AGREES = 0.1  # by which the ratio of the profile may miss the clock's
 
@@ -64,14 +64,14 @@ def changes(profile: Profile) -> list[Change]:
 
 
 def explaining(profile: Profile) -> list[Change]:
-    """The fewest largest changes that together are the gap but for a tenth; none where there is no
-    gap to explain. At most MOST_NAMED."""
-    named: list[Change] = []
-    for change in changes(profile)[:MOST_NAMED]:
-        if change.share is None or abs(1 - _share(named)) <= 1 - EXPLAINED:
-            break
-        named.append(change)
-    return named
+    """The largest changes, as few as leave LEFT of the gap to all others, at most MOST_NAMED; none
+    where there is no gap to explain."""
+    found = changes(profile)
+    if found[0].share is None:
+        return []
+    sizes = [abs(change.share or 0.0) for change in found]
+    fewest = next(n for n in range(1, len(found) + 1) if math.fsum(sizes[n:]) <= LEFT)
+    return found[: min(fewest, MOST_NAMED)]
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,6 @@ def agreement(profile: Profile) -> Agreement:
         None if corrected is None else math.exp(corrected),
         verdict,
     )
-
-
-def _share(named: list[Change]) -> float:
-    return math.fsum(change.share or 0.0 for change in named)
 
 
 def _absent(name: str) -> Operator:

@@ -24,6 +24,7 @@ from bench.records import Arm, Cell, Row, dump_json, write_atomically
 
 FILE = "profile.json"
 LARGEST = 1 << 24  # bytes of a record that is read
+ENOUGH = 5  # uninterrupted requests, beside which the others are left out
 _EXACT = 1e-6  # of the wall time, by which sums may miss it
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -101,7 +102,9 @@ class Seen(Row):
 
 class ArmProfile(Row):
     """One arm. name: its stack. trace: the file, from the record's folder on. flops and bytes: of
-    a whole request, by operators seen or not."""
+    a whole request, by operators seen or not. interrupted: in so many of the requests `asked` under
+    the profiler the system gave the processor to others, None where it does not tell. These are
+    left out of `seen` and the trace where ENOUGH others remain."""
 
     arm: Arm
     name: Name
@@ -109,6 +112,13 @@ class ArmProfile(Row):
     seen: Seen
     flops: Amount
     bytes: Amount
+    asked: Annotated[int, Field(ge=1)]
+    interrupted: Annotated[int, Field(ge=0)] | None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the interrupted requests are."""
+        return self.asked - (self.interrupted or 0) >= ENOUGH
 
 
 class Clock(Row):

@@ -12,8 +12,17 @@ from torch import Tensor
 
 from baselines.errors import LeanRecError
 from bench.device import Device, get_device
-from bench.meters.profile import REQUESTS, TRACED_REQUESTS, cost_of_an_operator, part, trace
+from bench.meters import profile
+from bench.meters.profile import (
+    REQUESTS,
+    TRACED_REQUESTS,
+    Traced,
+    cost_of_an_operator,
+    part,
+    trace,
+)
 from bench.profiles.parts import REQUEST
+from bench.profiles.record import ENOUGH
 from bench.profiles.trace import read_trace
 
 M, K, N = 32, 64, 16
@@ -31,8 +40,15 @@ def work() -> dict[str, tuple]:
 
 
 @pytest.fixture(scope="module")
-def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return trace(work(), tmp_path_factory.mktemp("profile"), CPU)
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Traced]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile, "_interruptions", lambda: 0)
+        return trace(work(), tmp_path_factory.mktemp("profile"), CPU)
+
+
+@pytest.fixture
+def traces(made: dict[str, Traced]) -> dict[str, Path]:
+    return {arm: traced.path for arm, traced in made.items()}
 
 
 def content(path: Path) -> dict:
@@ -57,6 +73,27 @@ def test_an_arm_has_its_traced_requests_and_no_others(traces: dict[str, Path]) -
         products = [e for e in events if e["name"] == "aten::mm"]
         assert len(requests) == len(products) == TRACED_REQUESTS
         assert read_trace(content(path)).wall_us > 0
+
+
+def test_a_trace_is_read_as_it_is_written(made: dict[str, Traced]) -> None:
+    assert all(content(traced.path) == traced.content for traced in made.values())
+
+
+@pytest.mark.parametrize(("calm", "kept"), [(ENOUGH, ENOUGH), (ENOUGH - 1, TRACED_REQUESTS)])
+def test_interrupted_requests_are_left_out_where_enough_remain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calm: int, kept: int
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(profile, "_interruptions", lambda: min(len(asked), REQUESTS - calm))
+
+    def call(x: Tensor) -> Tensor:
+        asked.append(1)
+        return x @ x
+
+    traced = trace({"a": (call, [(torch.ones(4, 4),)])}, tmp_path, CPU)["a"]
+    products = [e for e in traced.content["traceEvents"] if e["name"] == "aten::mm"]
+    assert len(products) == kept
+    assert traced.interrupted == TRACED_REQUESTS - calm
 
 
 def test_a_trace_has_shapes_and_memory_and_names_no_host(traces: dict[str, Path]) -> None:
@@ -100,7 +137,7 @@ def test_the_parts_of_a_trace_are_its_owners() -> None:
 
 def test_a_second_pass_keeps_the_first(tmp_path: Path) -> None:
     once = {"a": (torch.neg, [(torch.ones(4),)])}
-    first, second = (trace(once, tmp_path, CPU)["a"] for _ in range(2))
+    first, second = (trace(once, tmp_path, CPU)["a"].path for _ in range(2))
     assert first != second
     assert first.exists()
 
@@ -108,7 +145,7 @@ def test_a_second_pass_keeps_the_first(tmp_path: Path) -> None:
 def test_an_asynchronous_device_finishes_inside_its_request(async_device, tmp_path: Path) -> None:
     call = async_device.deferred(lambda x: (x @ x)[:, 0])
     made = trace({"a": (call, [(torch.ones(8, 8),)])}, tmp_path, async_device.device)
-    assert made["a"].exists()
+    assert made["a"].path.exists()
     assert not async_device._pending
 
 
@@ -149,6 +186,6 @@ def test_a_real_cuda_kernel_is_in_the_trace(tmp_path: Path) -> None:
     device: Device = get_device("cuda")
     batch = device.move((torch.randn(512, 512),))
     made = trace({"a": (lambda x: x @ x, [batch])}, tmp_path, device)
-    seen = read_trace(content(made["a"]), "cuda")
+    seen = read_trace(made["a"].content, "cuda")
     assert seen.kernels
     assert seen.operators[0].self_us > 0

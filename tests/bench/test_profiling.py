@@ -36,7 +36,7 @@ BF16 = "toy-bf16-single_stream-cpu"
 @pytest.fixture
 def leanrec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Leanrec:
     """The command, in this process, with peaks of small work."""
-    monkeypatch.setattr(profiling, "peak_flops", partial(peak_flops, side=64))
+    monkeypatch.setattr(profiling, "peak_flops", partial(peak_flops, sides=[64]))
     monkeypatch.setattr(profiling, "peak_bandwidth", partial(peak_bandwidth, numbers=4096))
     monkeypatch.setattr(allocator, "keep_freed_memory", lambda: True)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
@@ -56,6 +56,7 @@ def operators(trace: Path) -> set[str]:
 
 
 class TestTraces:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("cell", "arms", "some"),
         [
@@ -104,6 +105,7 @@ class TestInARun:
         suite = load_suite(str(tiny_suite(tmp_path, SUITE)))
         return make_plan(suite, get_device("cpu"), Store(tmp_path / "store"))
 
+    @pytest.mark.slow
     def test_a_profile_goes_to_the_run_that_it_explains(
         self, tmp_path: Path, leanrec: Leanrec
     ) -> None:
@@ -142,11 +144,11 @@ def profile_of(calls: dict[str, Callable[[Tensor], Tensor]], to: Path) -> Profil
     """A profile of two calls; all but what the trace says is made by hand."""
     batches = [(torch.randn(256, 256),)]
     with torch.inference_mode():
-        paths = trace({name: (c, batches) for name, c in calls.items()}, to, get_device("cpu"))
+        traced = trace({name: (c, batches) for name, c in calls.items()}, to, get_device("cpu"))
     made = made_profile()
     arms = [
-        ArmProfile(**{**dict(arm), "seen": read_trace(json.loads(path.read_text()))})
-        for arm, path in zip(made.arms, paths.values(), strict=True)
+        ArmProfile(**{**dict(arm), "seen": read_trace(one.content)})
+        for arm, one in zip(made.arms, traced.values(), strict=True)
     ]
     return made.model_copy(update={"arms": tuple(arms)})
 

@@ -37,6 +37,7 @@ class TestWords:
         [
             (made_profile(), "The profile agrees with the clock: by the profile 2.50×"),
             (made_profile(gains=[1.0]), "do not explain it: without them it would say"),
+            (made_profile(gains=[1.0]), "Believe the clock"),
             (made_profile(gains=[1.0], operator_us=1e3), "more than a request takes"),
             (
                 made_profile({f"aten::op{n}": 10.0 for n in range(50)}, {"aten::one": 100.0},
@@ -47,6 +48,19 @@ class TestWords:
     )  # fmt: skip
     def test_agreement_and_disagreement_are_plain(self, profile: Profile, said: str) -> None:
         assert said in words.trust(profile)
+
+    def test_a_clock_that_was_disturbed_is_not_believed(self) -> None:
+        profile = made_profile(gains=[1.0])
+        slow = profile.clock.model_copy(update={"seconds": (5e-3, 5e-3)})
+        assert "believe neither" in words.trust(profile.model_copy(update={"clock": slow}))
+
+    def test_interruptions_are_said(self) -> None:
+        assert words.interruptions(made_profile()) == ""
+        assert words.interruptions(made_profile(interrupted=None)) == ""
+        assert "3 of 30 requests of control (left out)" in words.interruptions(
+            made_profile(interrupted=3)
+        )
+        assert "(kept, for too few" in words.interruptions(made_profile(interrupted=28))
 
     def test_a_folder_with_blanks_is_quoted(self) -> None:
         assert "--logdir '/a b/c'" in words.opening(Path("/a b/c"))[0][1]
