@@ -104,7 +104,7 @@ def roofline(profile: Profile) -> Figure:
     intensities = [ridge, *(p.intensity for _, p in found)]
     low, high = min(intensities) / 4, max(intensities) * 4
     xs = np.geomspace(low, high, 200)
-    ax.plot(xs, np.minimum(peaks.flops, xs * peaks.bandwidth), color=INK, linewidth=1.4)
+    ax.plot(xs, np.minimum(peaks.flops, xs * peaks.bandwidth), color=FAINT, linewidth=2)
     ax.set_xscale("log")
     ax.set_yscale("log")
     for i, p in found:

@@ -69,13 +69,16 @@ def by_the_clock(profile: Profile) -> str:
 
 
 def interruptions(profile: Profile) -> str:
-    """How often the system took the processor away under the profiler; "" where it did not."""
+    """How far other work disturbed the host; "" where it did not."""
     told = []
     for arm in profile.arms:
         if arm.interrupted:
             done = "left out" if arm.left_out else "kept, for too few others remain"
             told.append(f"{arm.interrupted} of {arm.asked} requests of {arm.name} ({done})")
-    return f"The system gave the processor to others in {fmt.words(told)}." if told else ""
+    said = [f"The system gave the processor to others in {fmt.words(told)}."] if told else []
+    if _busy(profile):
+        said.append("By the clock requests took longer than here, so it was disturbed as well.")
+    return " ".join(said)
 
 
 def trust(profile: Profile) -> str:
@@ -91,14 +94,9 @@ def trust(profile: Profile) -> str:
             f"the profile would say {_speed(found.corrected or 1.0)}. Take the size of the gain "
             "from the clock; small operators look dearer here than they are."
         )
-    slower = any(
-        seconds * 1e6 > BUSY * arm.seen.wall_us
-        for seconds, arm in zip(profile.clock.seconds, profile.arms, strict=True)
-    )
     advice = (
-        "Requests took longer without the profiler than with it, so the host was busy with other "
-        "work: believe neither ratio"
-        if slower
+        "The host was busy with other work: believe neither ratio"
+        if _busy(profile)
         else "Believe the clock, and take what is said of operators as a hint"
     )
     return (
@@ -163,6 +161,13 @@ def opening(folder: Path) -> list[tuple[str, str]]:
 def rest_of(profile: Profile, shown: int) -> float:
     """What the changes after the first `shown` save together, in µs."""
     return sum(change.saved_us for change in changes(profile)[shown:])
+
+
+def _busy(profile: Profile) -> bool:
+    return any(
+        seconds * 1e6 > BUSY * arm.seen.wall_us
+        for seconds, arm in zip(profile.clock.seconds, profile.arms, strict=True)
+    )
 
 
 def _speed(ratio: float) -> str:

@@ -52,7 +52,9 @@ class TestWords:
     def test_a_clock_that_was_disturbed_is_not_believed(self) -> None:
         profile = made_profile(gains=[1.0])
         slow = profile.clock.model_copy(update={"seconds": (5e-3, 5e-3)})
-        assert "believe neither" in words.trust(profile.model_copy(update={"clock": slow}))
+        disturbed = profile.model_copy(update={"clock": slow})
+        assert "believe neither" in words.trust(disturbed)
+        assert "it was disturbed as well" in words.interruptions(disturbed)
 
     def test_interruptions_are_said(self) -> None:
         assert words.interruptions(made_profile()) == ""
