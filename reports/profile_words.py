@@ -73,7 +73,7 @@ def interruptions(profile: Profile) -> str:
     told = []
     for arm in profile.arms:
         if arm.interrupted:
-            done = "left out" if arm.left_out else "kept, for too few others remain"
+            done = "left out" if arm.left_out else "kept, with the wait, for too few others remain"
             told.append(f"{arm.interrupted} of {arm.asked} requests of {arm.name} ({done})")
     said = [f"The system gave the processor to others in {fmt.words(told)}."] if told else []
     if _busy(profile):

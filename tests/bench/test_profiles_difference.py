@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_profile import CONTROL, TREATMENT, made_profile
 
@@ -16,6 +16,7 @@ TIMES = st.dictionaries(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(TIMES, TIMES)
 def test_what_operators_save_adds_up_to_the_gap(
     control: dict[str, float], treatment: dict[str, float]

@@ -62,7 +62,9 @@ class TestWords:
         assert "3 of 30 requests of control (left out)" in words.interruptions(
             made_profile(interrupted=3)
         )
-        assert "(kept, for too few" in words.interruptions(made_profile(interrupted=28))
+        assert "(kept, with the wait, for too few" in words.interruptions(
+            made_profile(interrupted=28)
+        )
 
     def test_a_folder_with_blanks_is_quoted(self) -> None:
         assert "--logdir '/a b/c'" in words.opening(Path("/a b/c"))[0][1]
