@@ -10,10 +10,12 @@ from torch.nn import functional
 from bench.device import get_device
 from bench.meters.peaks import peak_bandwidth, peak_flops
 from bench.meters.work import count_work
+from techniques.base import TECHNIQUES, Context
 from techniques.quantisation.quantised_linear import quantise_linear
 
 M, K, N = 32, 64, 16
 F32 = 4
+CPU = get_device("cpu")
 
 
 @pytest.mark.parametrize("mode", [True, False])
@@ -39,6 +41,17 @@ def test_an_int8_layer_counts_the_same_flops_and_fewer_bytes() -> None:
     (int8,) = (w for name, w in work.items() if name.startswith("quantized::linear"))
     assert int8.flops == 2 * M * K * N
     assert int8.bytes == F32 * (M * K + M * N + N) + K * N
+
+
+@pytest.mark.parametrize("name", ["int4-weight-only", "int8-weight-only", "onednn-fp32"])
+def test_layers_of_other_kernels_count_as_plain_ones(name: str) -> None:
+    x = torch.randn(M, 128)
+    model = nn.Sequential(nn.Linear(128, 64)).eval()
+    technique, context = TECHNIQUES.make(name), Context("ctr", CPU.torch_device, 0, ((x,),))
+    served = technique.deploy(technique.compress(model, context), context)
+    with torch.inference_mode():
+        work = count_work(served, (x,))
+    assert sum(w.flops or 0 for w in work.values()) == 2 * M * 128 * 64
 
 
 def test_a_look_up_moves_its_rows_not_its_table() -> None:
@@ -87,6 +100,5 @@ def test_sparse_gradients_are_their_rows() -> None:
 
 
 def test_peaks_are_rates_of_this_machine() -> None:
-    cpu = get_device("cpu")
-    assert 1e6 < peak_flops(cpu, [64]) < 1e15
-    assert 1e6 < peak_bandwidth(cpu, 4096) < 1e14
+    assert 1e6 < peak_flops(CPU, [64]) < 1e15
+    assert 1e6 < peak_bandwidth(CPU, 4096) < 1e14
