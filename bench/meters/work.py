@@ -33,7 +33,8 @@ _LINEAR = frozenset(
         "quantized::linear", "quantized::linear_relu", "quantized::linear_dynamic",
         "quantized::linear_relu_dynamic", "quantized::linear_dynamic_fp16",
         "quantized::linear_with_input_q_dq_qweight_dq_output_fp32", "mkldnn::_linear_pointwise",
-        "aten::_weight_int4pack_mm_for_cpu", "aten::_weight_int4pack_mm", "aten::_weight_int8pack_mm",
+        "aten::_weight_int4pack_mm_for_cpu", "aten::_weight_int4pack_mm",
+        "aten::_weight_int8pack_mm",
     )
 )  # fmt: skip
 _LOOKUPS = frozenset(
