@@ -10,11 +10,11 @@ from pathlib import Path
 
 from baselines.data.sources import cache_dir
 from baselines.errors import LeanRecError
+from bench.barriers import WORKER_VARIABLES
 from bench.certificate import latest_certificate
 from bench.device import Device
 from bench.effects import Effect
 from bench.environment import environment
-from bench.launch import WORKER_VARIABLES
 from bench.records import CONTROL, dump_json, write_atomically
 from bench.run import Plan, Run, write_json
 from bench.runner import locked

@@ -154,7 +154,7 @@ def speed(
     as_json: AsJson = False,
 ) -> None:
     """Time training, evaluation and reading beside the bare arithmetic of the same work."""
-    from bench.launch import WORKER_VARIABLES
+    from bench.barriers import WORKER_VARIABLES
 
     os.environ.update(WORKER_VARIABLES)  # read when torch is first imported
     from bench.allocator import keep_freed_memory
@@ -208,23 +208,55 @@ def doctor(device: DeviceName = "cpu", as_json: AsJson = False) -> None:
 @app.command()
 def profile(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="dcnv2-int8_linear-offline-cpu")],
-    suite: Annotated[str, typer.Option(help="The suite that holds the cell.")] = "default",
-    to: Annotated[Path, typer.Option("--out", help="Folder for the traces.")] = Path("profile"),
+    diff: Annotated[
+        bool, typer.Option("--diff", help="The difference by operator, not each arm's operators.")
+    ] = False,
+    suite: Annotated[
+        str | None, typer.Option(help="The suite that holds the cell, instead of default.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--run", help="The run to explain: its dashboard shows it.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the profile; else profiles/CELL.")
+    ] = None,
     device: DeviceName = "cpu",
     plugin: Plugins = [],
 ) -> None:
-    """Profile both arms of a cell, in a pass that nothing is timed in."""
+    """Profile both arms of a cell, beside the clock, to see why one is faster."""
+    if folder and (suite or to):
+        raise LeanRecError(
+            "--run names the suite and the folder.",
+            "Nothing was profiled.",
+            "Leave --suite and --out away, or --run.",
+        )
+    from bench.barriers import WORKER_VARIABLES
+
+    os.environ.update(WORKER_VARIABLES)  # read when torch is first imported
     from baselines.registry import load_plugin
+    from bench.allocator import keep_freed_memory
     from bench.campaign import artefact_store
     from bench.device import get_device
     from bench.plan import make_plan
-    from bench.profiling import profile_cell
+    from bench.profiling import plan_of_run, profile_cell
     from bench.suite import load_suite
+    from reports.profile_terminal import show_profile
 
+    keep_freed_memory()
     for path in plugin:
         load_plugin(path)
-    store, on = artefact_store(), get_device(device)
-    profile_cell(make_plan(load_suite(suite), on, store), cell, on, store, to, out)
+    store = artefact_store()
+    if folder:
+        plan = plan_of_run(folder, plugin)
+        device = next((c.cell.device for c in plan.cells), device)
+    else:
+        plan = make_plan(load_suite(suite or "default"), get_device(device), store)
+    to = to or (folder or Path()) / "profiles" / cell
+    made = profile_cell(
+        plan, cell, get_device(device), store, to,
+        lambda line: err.print(line, markup=False, highlight=False),
+    )  # fmt: skip
+    show_profile(made, to, diff, out)
 
 
 app.add_typer(runs)

@@ -16,12 +16,9 @@ from typing import IO
 from pydantic import ValidationError
 
 from baselines.errors import LeanRecError
+from bench.barriers import WORKER_VARIABLES
 from bench.records import ROW, AnyRow, EndRow, Status, Trial, TrialRow, json_lines
 from bench.worker import TrialSpec
-
-# OpenMP threads that spin at a barrier wait for one that the host has descheduled: on two shared
-# cores a training step took thirty times longer so. Waiting passively costs microseconds.
-WORKER_VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def run_worker(spec: TrialSpec, limit: float, log: Path) -> Trial:

@@ -19,9 +19,11 @@ _Group = tuple[str, str]  # baseline, device: no estimate rests on trials of two
 
 
 def stamp(folder: Path) -> Stamp:
-    """The state of the files that a `Run` is read from; costs a look at each."""
+    """The state of the files that a `Run` and its profiles are read from; costs a look at each."""
     names = ("plan.json", "environment.json", "summary.json")
-    files = [*(folder / name for name in names), *sorted(folder.glob("records/*.jsonl"))]
+    files = [folder / name for name in names]
+    for pattern in ("records/*.jsonl", "profiles/*/*.json"):
+        files += sorted(folder.glob(pattern))
     return tuple(filter(None, map(_stamp_of, files)))
 
 

@@ -26,8 +26,8 @@ from baselines.metrics import GroupGap
 from baselines.registry import format_spec, load_plugin
 from baselines.trainer import Epoch, NonFiniteLoss
 from bench.allocator import keep_freed_memory
+from bench.barriers import WORKER_VARIABLES
 from bench.device import get_device
-from bench.launch import WORKER_VARIABLES
 from bench.orphan import die_with_parent
 from bench.pipeline import Pipeline
 from bench.records import CONTROL, Row

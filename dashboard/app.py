@@ -28,6 +28,7 @@ from reports import html_page, numbers, pages
 from reports.answer import progress, state
 from reports.markdown_page import plain
 from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
+from reports.profile_page import profile_sections
 from reports.select import Selection, techniques_of
 
 ANY = "any"
@@ -78,6 +79,7 @@ VIEWS: dict[str, View] = {
     "Stacks": _one("Stacks", pages.stack_blocks),
     "Segments": _one("Quality by segment", pages.segment_blocks),
     "Costs and skipped": _parts(pages.cost_sections),
+    "Profile": _parts(profile_sections),
     COMPARE: _compare,
     "Provenance": _parts(pages.provenance_sections),
 }

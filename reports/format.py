@@ -12,6 +12,7 @@ from bench.effects import Effect
 NOT_AVAILABLE = "n/a"
 _TIME = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _CHANGES = ("faster", "slower", "smaller", "larger")
 _TONES = {
     "good": ("faster", "smaller", "better"),
@@ -49,6 +50,12 @@ def quantity(value: float, unit: str) -> str:
         case "rate":
             return f"{_digits(value)} {unit}"
     return f"{number(value)} {unit}".strip()
+
+
+def count(value: float, unit: str) -> str:
+    """A large count or rate with a decimal prefix: ``103 GFLOP/s``, ``1.25 MB/s``."""
+    scale, prefix = next((p for p in _PREFIXES if abs(value) >= p[0]), (1.0, ""))
+    return f"{value / scale:.3g} {prefix}{unit}"
 
 
 def number(value: float) -> str:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from baselines.checkpoint import save
 from baselines.registry import format_spec
+from bench.barriers import WORKER_VARIABLES
 from bench.checks import PROBE_ROWS, answers, differs
 from bench.cold_start import StartRow, StartSpec
 from bench.comparison import Comparison
-from bench.launch import WORKER_VARIABLES
 from bench.pipeline import Pipeline, stack_spec
 from bench.records import ARMS, Arm, EventRow, Metric, ValueRow
 from bench.scenarios.base import Scenario, ScenarioRow, scenario

@@ -7,11 +7,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 
+from made_profile import made_profile
 from synthetic_run import TRUTHS, write_run
+
+from bench.profiles.record import folder_in, write_profile
 
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of two baselines and two stacks."""
+    """The folder of a finished run of two baselines and two stacks, with a profile of a cell."""
     truths = {name: TRUTHS[name] for name in ("control", "int8-linear", "bf16")}
-    return write_run(tmp_path_factory.mktemp("run"), truths)
+    folder = write_run(tmp_path_factory.mktemp("run"), truths)
+    profile = made_profile()
+    write_profile(folder_in(folder, profile.cell), profile)
+    return folder

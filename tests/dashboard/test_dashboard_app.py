@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from made_profile import made_profile
 from streamlit.testing.v1 import AppTest
 from synthetic_run import Truth, write_run
 
 import dashboard.app
+from bench.profiles.record import FILE, folder_in, write_profile
 from bench.run import Run
 from dashboard.app import VIEWS
 from reports import tables
@@ -186,6 +188,24 @@ def test_a_run_that_goes_on_is_read_again(open_app, tmp_path: Path) -> None:  # 
     assert "in progress" in html(app)
     write_run(tmp_path, truths, ["dcnv2"])
     assert "3.00× faster" in html(app.run())
+
+
+def test_a_profile_put_into_a_run_is_shown(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = write_run(tmp_path, {"int8-linear": Truth()}, ["dcnv2"], processes=2)
+    app = open_app(folder, view="Profile")
+    assert not app.exception
+    assert any("leanrec profile --diff dcnv2-" in element.value for element in app.markdown)
+    profile = made_profile()
+    place = folder_in(folder, profile.cell)
+    write_profile(place, profile)
+    app = app.run()
+    assert not app.exception
+    assert "quantized::linear_dynamic" in html(app)
+    assert any("tensorboard --logdir" in element.value for element in app.markdown)
+    (place / FILE).write_text("{")
+    app = app.run()
+    assert not app.exception
+    assert "cannot be read" in app.warning[0].value
 
 
 def test_hostile_names_are_shown_as_text(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
