@@ -48,14 +48,14 @@ def take(run: Path, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    with served(run) as address:
+    with served(run) as address, browser() as found:
         for name, (theme, query) in PICTURES.items():
-            with browser(WIDTH, theme == "dark") as found:
-                show(found, f"{address}/?{urlencode(query)}")
-                found.set_window_size(WIDTH, min(int(found.execute_script(_HEIGHT)), TALLEST))
-                settle(found)
-                paths.append(folder / f"{name}.png")
-                found.save_screenshot(str(paths[-1]))
+            found.set_window_size(WIDTH, 800)
+            show(found, f"{address}/?{urlencode(query)}", theme)
+            found.set_window_size(WIDTH, min(int(found.execute_script(_HEIGHT)), TALLEST))
+            settle(found)
+            paths.append(folder / f"{name}.png")
+            found.save_screenshot(str(paths[-1]))
     return paths
 
 
@@ -83,8 +83,8 @@ def served(*runs: Path) -> Iterator[str]:
 
 
 @contextmanager
-def browser(width: int, dark: bool = False) -> Iterator[Any]:
-    """A headless Chromium that prefers a light or a dark page."""
+def browser() -> Iterator[Any]:
+    """A headless Chromium. Raises LeanRecError where there is none."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -99,19 +99,19 @@ def browser(width: int, dark: bool = False) -> Iterator[Any]:
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with tempfile.TemporaryDirectory() as profile:
-        for flag in (*_FLAGS, f"--window-size={width},1000", f"--user-data-dir={profile}"):
+        for flag in (*_FLAGS, f"--window-size={WIDTH},1000", f"--user-data-dir={profile}"):
             options.add_argument(flag)
         found = webdriver.Chrome(options=options, service=Service(driver))
         try:
-            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-            found.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
             yield found
         finally:
             found.quit()
 
 
-def show(found: Any, address: str) -> None:
-    """Open a page and wait until it is drawn."""
+def show(found: Any, address: str, theme: str = "light") -> None:
+    """Open a page as who prefers a light or a dark theme sees it, and wait until it is drawn."""
+    scheme = {"name": "prefers-color-scheme", "value": theme}
+    found.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     found.get(address)
     settle(found)
 
