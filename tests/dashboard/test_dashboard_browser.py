@@ -12,7 +12,7 @@ import pytest
 from synthetic_run import Truth, write_run
 
 from bench.run import Underway, write_json
-from dashboard import pictures
+from dashboard import camera
 from dashboard.app import VIEWS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -26,19 +26,19 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 def browser() -> Iterator[Any]:
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         pytest.skip("Chromium or chromedriver is not installed")
-    with pictures.browser() as found:
+    with camera.browser() as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def address(run_folder: Path) -> Iterator[str]:
-    with pictures.served(run_folder) as found:
+    with camera.served(run_folder) as found:
         yield found
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_page_opens_in_a_browser(browser: Any, address: str, view: str) -> None:
-    pictures.show(browser, f"{address}/?view={quote(view)}")
+    camera.show(browser, f"{address}/?view={quote(view)}")
     wait = WebDriverWait(browser, 60)
     assert not browser.find_elements(By.CSS_SELECTOR, "[data-testid=stException]")
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
@@ -61,8 +61,8 @@ def test_a_page_follows_a_run_until_it_is_finished_and_keeps_its_filters(
     def shown(text: str) -> None:
         wait.until(lambda b: text in b.find_element(By.TAG_NAME, "body").text)
 
-    with pictures.served(tmp_path) as address:
-        pictures.show(browser, f"{address}/?view=Verdicts&technique=bf16")
+    with camera.served(tmp_path) as address:
+        camera.show(browser, f"{address}/?view=Verdicts&technique=bf16")
         shown("Being measured: measure dcnv2 × bf16 #0. 0 of 10 processes are done")
         shown("in progress")
         write_run(tmp_path, truths, ["dcnv2"], processes=2, finished=False)
@@ -76,9 +76,9 @@ def test_a_page_follows_a_run_until_it_is_finished_and_keeps_its_filters(
 def test_pictures_are_taken_of_the_pages_that_are_named(run_folder: Path, tmp_path: Path) -> None:
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         pytest.skip("Chromium or chromedriver is not installed")
-    paths = pictures.take(run_folder, tmp_path)
-    assert [path.stem for path in paths] == list(pictures.PICTURES)
+    paths = camera.take(run_folder, tmp_path)
+    assert [path.stem for path in paths] == list(camera.PICTURES)
     for path in paths:
         content = path.read_bytes()
         assert content.startswith(b"\x89PNG")
-        assert int.from_bytes(content[16:20], "big") == pictures.WIDTH
+        assert int.from_bytes(content[16:20], "big") == camera.WIDTH

@@ -1,4 +1,4 @@
-"""Pictures of the dashboard for the README: ``python -m dashboard.pictures RUN FOLDER``.
+"""Takes the README's pictures of the dashboard: ``python -m dashboard.camera RUN FOLDER``.
 
 Needs Chromium and chromedriver, and selenium, which is in the extra ``dev``.
 """
@@ -150,7 +150,7 @@ def _await_health(address: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("Usage: python -m dashboard.pictures RUN FOLDER")
+        sys.exit("Usage: python -m dashboard.camera RUN FOLDER")
     try:
         for picture in take(Path(sys.argv[1]), Path(sys.argv[2])):
             print(f"{picture}: {picture.stat().st_size / 1e3:.0f} kB")
