@@ -1,8 +1,9 @@
-# make demo    measure real recommenders on real data and write a report   [DEVICE=cpu|cuda]
-# make test    every check and test of the project
-# make bench   the default suite, one test per cell                        [DEVICE=cpu|cuda]
-# make lint    the checks without the tests
-# make clean   remove the environment and what tools leave behind; runs/ stays
+# make demo      measure real recommenders on real data and write a report   [DEVICE=cpu|cuda]
+# make test      every check and test of the project
+# make bench     the default suite, one test per cell                        [DEVICE=cpu|cuda]
+# make pictures  the README's pictures of the dashboard, of the newest demo  [OF=runs/…]
+# make lint      the checks without the tests
+# make clean     remove the environment and what tools leave behind; runs/ stays
 #
 # Each sets up .venv by itself. Needed: Python 3.11 or later with pip, and a package index.
 
@@ -14,7 +15,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test bench lint clean
+OF ?= $(lastword $(sort $(wildcard runs/demo-*)))
+
+.PHONY: demo test bench pictures lint clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.all
@@ -32,6 +35,10 @@ test: lint
 
 bench: .venv/.dev
 	$(BIN)/python -m pytest bench --device $(DEVICE)
+
+pictures: .venv/.dev
+	@test -n "$(OF)" || { echo "There is no demo to picture: 'make demo' first." >&2; exit 2; }
+	$(BIN)/python -m dashboard.camera $(OF) dashboard/pictures
 
 lint: .venv/.dev
 	$(BIN)/ruff check

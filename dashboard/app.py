@@ -152,8 +152,7 @@ def _part(count: int, shown: object) -> int:
     wanted = st.session_state.get("part", st.query_params.get("part", "1"))
     number = int(wanted) if str(wanted).isdecimal() else 1
     st.session_state["part"] = min(max(number, 1), count)
-    label = f"Part, 1 to {count}: filter to see less"
-    chosen = int(st.number_input(label, 1, count, key="part", width=300))
+    chosen = int(st.number_input(f"Part, of {count}", 1, count, key="part", width=300))
     st.query_params["part"] = str(chosen)
     return chosen
 

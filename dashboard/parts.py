@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reports.pages import Block, Heading, Items, Picture, Section, Table
 
-PICTURES = 4  # in a part
+PICTURES = 2  # in a part
 ROWS = 200  # of tables and lists in a part
 
 

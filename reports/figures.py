@@ -75,6 +75,7 @@ def quality_speed(run: Run, baseline: str, scenario: str, device: str) -> Figure
     for ax, found in zip(axes, told.values(), strict=False):
         names = [_named(pair, _colour(stacks, pair[0])) for pair in found]
         label(ax, names, canvas.get_renderer())
+    figure.set_layout_engine("none")  # the names lie right in this layout
     return figure
 
 
@@ -132,17 +133,26 @@ def forests(effects: Iterable[Effect]) -> list[tuple[str, list[Effect]]]:
 
 def svg(figure: Figure) -> str:
     """The figure as an SVG document, the same bytes each time."""
+    _lay_out(figure)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "leanrec", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG image at 200 dots an inch."""
+    _lay_out(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, bbox_inches="tight")
+    figure.savefig(buffer, format="png", dpi=200)
     return buffer.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Make room for every text, once: a figure that is saved would else be drawn twice."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 def _pairs(run: Run, baseline: str, scenario: str, device: str) -> list[Pair]:

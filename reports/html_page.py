@@ -11,7 +11,7 @@ import pandas as pd
 from reports.format import tone
 from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
 
-_WHOLE = ' class="whole"'  # an interval is not broken over lines
+_WHOLE = ' class="whole"'  # an interval or a few words are not broken over lines
 _LONG = ' class="long"'  # a sentence takes a wide column rather than a tall row
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -85,7 +85,8 @@ def _cell(value: object, whole: bool, title: object) -> str:
     for line in str(value).split("\n"):
         look, text = tone(line), escape(line)
         lines.append(f'<span class="{look}">{text}</span>' if look else text)
-    look = _WHOLE if whole else _LONG if max(map(len, str(value).split("\n"))) > 40 else ""
+    longest = max(map(len, str(value).split("\n")))
+    look = _WHOLE if whole or longest <= 28 else _LONG if longest > 40 else ""
     if title:
         look += f' title="{escape(str(title))}"'
     return f"<td{look}>{'<br>'.join(lines)}</td>"

@@ -65,7 +65,7 @@ def foundations(run: Run) -> list[tuple[str, str]]:
         str(machine.get("cpu") or "a machine that is not recorded"),
         f"{machine['cores']} cores" if machine.get("cores") else "",
         f"torch {software['torch']}" if software.get("torch") else "",
-        f"Python {software['python']}" if software.get("python") else "",
+        str(software.get("python") or ""),
     ]
     protocol = run.plan.protocol
     counted = fmt.words([str(n) for n in protocol.looks])

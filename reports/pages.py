@@ -134,10 +134,9 @@ def overview_blocks(run: Run) -> tuple[Block, ...]:
         return (Text("No cell is selected."),)
     return (
         Text(f"{state(run)} {sanity(run)}"),
+        Items(tuple(foundations(run))),
         Text(_MARKS),
         Table(found.marks, hover=found.exact),
-        Heading("What the numbers rest on"),
-        Items(tuple(foundations(run))),
     )
 
 

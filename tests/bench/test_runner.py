@@ -17,8 +17,8 @@ from baselines.errors import LeanRecError
 from bench import launch, runner
 from bench.plan import comparisons
 from bench.protocol import Protocol
-from bench.records import BlockRow, EndRow, read_trials, write_trial
-from bench.run import Plan, Run, Summary
+from bench.records import BlockRow, EndRow, Trial, read_trials, write_trial
+from bench.run import Plan, Run, Summary, Underway, underway
 from bench.runner import Progress, Runner, locked
 from bench.store import Store
 from bench.worker import TrialSpec
@@ -278,6 +278,24 @@ class TestResume:
 
 
 class TestProgress:
+    def test_the_folder_says_what_is_measured_until_the_run_ends(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[Underway | None] = []
+        workers = FakeWorkers()
+
+        def look(spec: TrialSpec, *rest: Any) -> Trial:
+            seen.append(underway(folder))
+            return workers(spec, *rest)
+
+        run(folder, toy_plan("fast"), look, patched(monkeypatch))  # type: ignore[arg-type]
+        assert len(seen) == len(workers.specs)
+        for now, spec in zip(seen, workers.specs, strict=True):
+            assert now is not None
+            assert now.doing == f"{spec.mode} {spec.baseline} × {spec.stack} #{spec.process}"
+            assert 0 <= now.done <= now.expected
+        assert underway(folder) is None
+
     def test_it_ends_with_nothing_left_and_never_has_more_done_than_expected(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

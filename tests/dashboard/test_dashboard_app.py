@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from large_run import write_large_run
 from made_profile import made_profile
 from streamlit.testing.v1 import AppTest
 from synthetic_run import Truth, write_run
 
 import dashboard.app
+from bench import effects, reading, records
 from bench.profiles.record import FILE, folder_in, write_profile
-from bench.run import Run
+from bench.run import Run, Underway, write_json
 from dashboard.app import VIEWS
-from reports import tables
+from dashboard.parts import PICTURES
+from reports import figures, tables
 
 APP = str(Path(dashboard.app.__file__))
 
@@ -206,6 +213,86 @@ def test_a_profile_put_into_a_run_is_shown(open_app, tmp_path: Path) -> None:  #
     app = app.run()
     assert not app.exception
     assert "cannot be read" in app.warning[0].value
+
+
+def test_a_page_looks_again_by_itself_while_a_run_is_in_progress(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    truths = {"bf16": Truth({4096: 3.0})}
+    write_run(tmp_path, truths, ["dcnv2"], processes=0, finished=False)
+    now = Underway(done=1, expected=5, seconds_left=90.0, doing="measure dcnv2 × bf16 #1")
+    write_json(tmp_path / "progress.json", now)
+    app = open_app(tmp_path, view="Verdicts", technique="bf16")
+    told = " ".join(element.value.replace("\\", "") for element in app.info)
+    assert "measure dcnv2 × bf16 #1. 1 of 5 processes are done, about 1 min 30 s left" in told
+    write_run(tmp_path, truths, ["dcnv2"])
+    app.run()
+    assert not app.info
+    assert app.query_params["technique"] == "bf16"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"done": "many"}'])
+def test_a_progress_that_is_not_readable_is_not_told(  # type: ignore[no-untyped-def]
+    open_app, tmp_path: Path, content: str
+) -> None:
+    write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=0, finished=False)
+    (tmp_path / "progress.json").write_text(content)
+    app = open_app(tmp_path)
+    assert not app.exception
+    assert app.info[0].value.startswith("Last written")
+
+
+def test_the_first_page_shows_every_stack_against_every_baseline(
+    open_app, run_folder: Path
+) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder)
+    shown = html(app)
+    assert app.radio(key="view").value == "Overview"
+    for text in ("dcnv2", "two-tower", "bf16", "▲ Throughput 3.3", "▼ Latency 1.4"):
+        assert text in shown
+    assert 'title="' in shown
+    assert any("A Processor With 2 Cores" in element.value for element in app.markdown)
+
+
+def test_a_view_of_many_figures_is_shown_in_parts(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view="Effects", part="2")
+    first = [heading.value for heading in app.subheader]
+    assert app.query_params["part"] == "2"
+    app.number_input(key="part").set_value(1).run()
+    assert [heading.value for heading in app.subheader] != first
+    app.number_input(key="part").set_value(2).run()
+    app.multiselect(key="baseline").set_value(["dcnv2"]).run()
+    assert app.number_input(key="part").value == 1
+    app.multiselect(key="scenario").set_value(["offline"]).run()
+    assert not app.exception
+    assert "part" not in app.query_params
+
+
+@pytest.mark.parametrize("part", ["0", "-1", "99", "x", "1e9"])
+def test_a_part_that_does_not_exist_is_the_nearest(open_app, run_folder: Path, part: str) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view="Effects", part=part)
+    assert not app.exception
+    assert app.header
+
+
+def test_a_filter_that_was_asked_for_before_costs_no_work(  # type: ignore[no-untyped-def]
+    open_app, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_large_run(tmp_path, baselines=2, stacks=5, metrics=6)
+    calls: list[str] = []
+    for owner, name in ((records, "read_trial"), (effects, "estimates_of"), (figures, "svg")):
+        original = getattr(owner, name)
+        counted = functools.partial(count, calls, name, original)
+        monkeypatch.setattr(reading if owner is not figures else figures, name, counted)
+    app = open_app(tmp_path, view="Effects")
+    assert Counter(calls) == {"read_trial": 20, "estimates_of": 2, "svg": PICTURES}
+    app.multiselect(key="baseline").set_value(["baseline-1"]).run()
+    assert Counter(calls) == {"read_trial": 20, "estimates_of": 2, "svg": 2 * PICTURES}
+    app.multiselect(key="baseline").set_value([]).run()
+    assert Counter(calls) == {"read_trial": 20, "estimates_of": 2, "svg": 2 * PICTURES}
+
+
+def count(calls: list[str], name: str, original: Callable[..., Any], *arguments: Any) -> Any:
+    calls.append(name)
+    return original(*arguments)
 
 
 def test_hostile_names_are_shown_as_text(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

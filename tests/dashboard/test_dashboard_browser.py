@@ -2,90 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+from synthetic_run import Truth, write_run
 
+from bench.run import Underway, write_json
+from dashboard import camera
 from dashboard.app import VIEWS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--window-size=1280,1000",
-)  # fmt: skip
-
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
+def browser() -> Iterator[Any]:
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         pytest.skip("Chromium or chromedriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
-    yield found
-    found.quit()
+    with camera.browser() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def address(run_folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    code = "import sys; from pathlib import Path; from dashboard.launch import launch; "
-    code += "sys.exit(launch([Path(sys.argv[1])], int(sys.argv[2])))"
-    server = subprocess.Popen(
-        [sys.executable, "-c", code, str(run_folder), str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_healthy(f"{url}/_stcore/health")
-        yield url
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)  # the launcher and the server that it started
-        server.wait(30)
-
-
-def wait_until_healthy(url: str) -> None:
-    for _ in range(120):
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.5)
-    pytest.fail("The dashboard did not start within a minute")
+    with camera.served(run_folder) as found:
+        yield found
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_page_opens_in_a_browser(browser: webdriver.Chrome, address: str, view: str) -> None:
-    browser.get(f"{address}/?view={quote(view)}")
+def test_every_page_opens_in_a_browser(browser: Any, address: str, view: str) -> None:
+    camera.show(browser, f"{address}/?view={quote(view)}")
     wait = WebDriverWait(browser, 60)
-    wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "[data-testid=stHeading] h2"))
-    wait.until(lambda b: not b.find_elements(By.CSS_SELECTOR, "[data-testid=stStatusWidget]"))
     assert not browser.find_elements(By.CSS_SELECTOR, "[data-testid=stException]")
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert not severe
@@ -93,3 +47,38 @@ def test_every_page_opens_in_a_browser(browser: webdriver.Chrome, address: str, 
         wait.until(lambda _, image=image: int(image.get_property("naturalWidth")) > 0)
     wide = browser.execute_script("return document.documentElement.scrollWidth > innerWidth")
     assert not wide
+
+
+def test_a_page_follows_a_run_until_it_is_finished_and_keeps_its_filters(
+    browser: Any, tmp_path: Path
+) -> None:
+    truths = {"bf16": Truth({4096: 3.0}), "compile": Truth({4096: 2.0})}
+    write_run(tmp_path, truths, ["dcnv2"], processes=0, finished=False)
+    now = Underway(done=0, expected=10, seconds_left=90.0, doing="measure dcnv2 × bf16 #0")
+    write_json(tmp_path / "progress.json", now)
+    wait = WebDriverWait(browser, 60)
+
+    def shown(text: str) -> None:
+        wait.until(lambda b: text in b.find_element(By.TAG_NAME, "body").text)
+
+    with camera.served(tmp_path) as address:
+        camera.show(browser, f"{address}/?view=Verdicts&technique=bf16")
+        shown("Being measured: measure dcnv2 × bf16 #0. 0 of 10 processes are done")
+        shown("in progress")
+        write_run(tmp_path, truths, ["dcnv2"], processes=2, finished=False)
+        shown("3.00× faster")
+        write_run(tmp_path, truths, ["dcnv2"])
+        wait.until(lambda b: "Being measured" not in b.find_element(By.TAG_NAME, "body").text)
+        assert "technique=bf16" in browser.current_url
+        assert "compile" not in browser.find_element(By.CSS_SELECTOR, ".leanrec table").text
+
+
+def test_pictures_are_taken_of_the_pages_that_are_named(run_folder: Path, tmp_path: Path) -> None:
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("Chromium or chromedriver is not installed")
+    paths = camera.take(run_folder, tmp_path)
+    assert [path.stem for path in paths] == list(camera.PICTURES)
+    for path in paths:
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert int.from_bytes(content[16:20], "big") == camera.WIDTH
