@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatch
 from typing import Annotated, Literal
 
@@ -118,6 +118,19 @@ def findings(effects: Iterable[Effect], limits: Limits, only: Sequence[str] = ()
             "Measure the scenario it is about, or leave it out.",
         )
     return found
+
+
+def standing(own: Collection[Finding], held: Iterable[Finding], failed: bool = False) -> State:
+    """How a stack stands by its own findings, among all that were `held` against the limits.
+
+    Undecided too where a limit that other stacks are held to found nothing of this one; broken
+    where it failed.
+    """
+    states = {f.state for f in own}
+    if failed or "broken" in states:
+        return "broken"
+    lacks = not {f.limit for f in held} <= {f.limit for f in own}
+    return "undecided" if lacks or "undecided" in states else "met"
 
 
 def _id(e: Effect) -> str:

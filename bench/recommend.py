@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from baselines.errors import LeanRecError
 from bench.effects import Effect
-from bench.limits import Finding, Limits, State, findings
+from bench.limits import Finding, Limits, State, findings, standing
 from bench.records import CONTROL, Row
 
 Objective = Literal["throughput", "latency", "training", "memory", "size"]
@@ -108,10 +108,9 @@ def candidates(effects: Iterable[Effect], limits: Limits, objective: Objective) 
         own = [e for e in effects if (e.baseline, e.device, e.stack) == (baseline, device, stack)]
         of_it = [f for f in held if (f.baseline, f.device, f.stack) == (baseline, device, stack)]
         gain, low, high = (1.0,) * 3 if stack == CONTROL else _gain(own, objective)
-        states = {f.state for f in of_it}
-        states |= {"undecided"} if math.isnan(gain) or _lacks(of_it, held) else set()
-        states |= {"broken"} if any(e.verdict == "failed" for e in own) else set()
-        state: State = next((s for s in ("broken", "undecided") if s in states), "met")
+        state = standing(of_it, held, any(e.verdict == "failed" for e in own))
+        if state == "met" and math.isnan(gain):
+            state = "undecided"
         found.append(
             Candidate(
                 baseline=baseline, stack=stack, device=device, gain=gain, low=low, high=high,
@@ -160,11 +159,6 @@ def _is_of(e: Effect, objective: Objective) -> bool:
     if objective in _METRIC:
         return e.metric == _METRIC[objective] and e.scenario != "train"
     return e.primary and e.scenario == _SCENARIO[objective]
-
-
-def _lacks(of_it: list[Finding], held: list[Finding]) -> bool:
-    """Whether a limit that other stacks are held to found nothing of this one."""
-    return not {f.limit for f in held} <= {f.limit for f in of_it}
 
 
 def _promise(c: Candidate) -> tuple[float, float]:
