@@ -172,7 +172,7 @@ def _line(ax: Axes, line: Line, panel: Panel, aside: float) -> None:
 
 
 def _short(value: float) -> str:
-    return f"{value / 1000:g} k" if abs(value) >= 10_000 else f"{value:g}"
+    return f"{value / 1000:g} k" if abs(value) >= 1000 else f"{value:g}"
 
 
 def _span(panel: Panel) -> float:

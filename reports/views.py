@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -99,7 +100,7 @@ def _sections(run: Run, beside: Run, what: str, name: Name) -> tuple[Section, ..
     parts = {
         f"{what}: effects": _forests(run, name),
         "Speed-up by batch size": _by_batch(run, name),
-        "Speed-up by width": _by_width(beside, name),
+        "Speed-up by width": _by_width(beside),
         "Preparation cost": table_or(tables.preparation_table(run), "None was recorded."),
         "Quality by segment": _segments(run, name),
         "Skipped": (Table(skipped),) if len(skipped) else (),
@@ -114,13 +115,17 @@ def _forests(run: Run, name: Name) -> tuple[Block, ...]:
         ordered.sort(key=lambda e: e.stack == CONTROL)
     for column in columns_of(run):
         found = headline(ordered, column)
-        if not found:
+        if all(e.stack == CONTROL for e in found):
             continue
         blocks.append(Heading(column.title))
         blocks += [
             Picture(partial(forest, group, name), f"{column.title}: effects and intervals.")
             for _, group in forests(found)
+            if any(e.stack != CONTROL for e in group)
         ]
+        if lacking := [e for e in found if not math.isfinite(e.effect)]:
+            told = dict.fromkeys(f"{name(e)} ({e.verdict})" for e in lacking)
+            blocks.append(Text(f"Without an estimate: {fmt.words(list(told))}."))
         blocks.append(Table(tables.effects_table(found), f"Numbers: {column.title}", True))
     return tuple(blocks)
 
@@ -148,28 +153,23 @@ def _by_batch(run: Run, name: Name) -> tuple[Block, ...]:
     return (Picture(partial(draw, panels), "Speed-up against batch size; numbers above."),)
 
 
-def _by_width(run: Run, name: Name) -> tuple[Block, ...]:
+def _by_width(run: Run) -> tuple[Block, ...]:
+    """A panel for each family, scenario, point and device; a line for each stack."""
     panels = []
     for family in families(run):
         own = [e for e in run.effects if e.baseline in family]
-        title = ", ".join(family)
-        lines: Name = stack_label_of
-        places = _places(own, lines)
+        places = _places(own, of_stack)
         for column in (LATENCY, THROUGHPUT):
             groups: dict[str, list[tuple[float, Effect]]] = {}
             for e in _drawn(headline(own, column)):
-                groups.setdefault(e.point, []).append((family[e.baseline], e))
+                title = ", ".join(filter(None, (column.title, e.point, e.device)))
+                groups.setdefault(title, []).append((family[e.baseline], e))
             panels += [
-                _speed_up(f"{column.title}, {point}", found, places, lines, f"width ({title})")
-                for point, found in groups.items()
+                _speed_up(title, found, places, of_stack, f"width: {', '.join(family)}")
+                for title, found in groups.items()
                 if len({x for x, _ in found}) > 1
             ]
     return (Picture(partial(draw, panels), "Speed-up against width."),) if panels else ()
-
-
-def stack_label_of(e: Effect) -> str:
-    """The stack of an effect, with its device."""
-    return f"{stack_label(e.stack)} on {e.device}"
 
 
 def _speed_up(
@@ -220,8 +220,11 @@ def _segments(run: Run, name: Name) -> tuple[Block, ...]:
 
 def _drawn(effects: Iterable[Effect], positive: bool = True) -> list[Effect]:
     """Those with an estimate to draw, without the control."""
-    return [e for e in effects if e.stack != CONTROL and e.effect == e.effect
-            and (e.effect > 0 or not positive)]  # fmt: skip
+    return [
+        e
+        for e in effects
+        if e.stack != CONTROL and math.isfinite(e.effect) and (e.effect > 0 or not positive)
+    ]
 
 
 def _places(effects: Iterable[Effect], name: Name) -> dict[str, int]:

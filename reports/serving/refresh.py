@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from bench.records import ARMS, CurveRow
+from bench.records import ARMS
 from bench.run import Run
 from reports.curves import Line, Panel, draw
 from reports.pages import Block, Heading, Picture, Table, Text
-from reports.serving.seen import by_place, curves, every, joined, table
+from reports.serving.seen import Curves, by_place, curves, every, joined, table
 from reports.tables import stack_label
 
 SCENARIO = "refresh"
@@ -35,7 +35,7 @@ def blocks(run: Run) -> tuple[Block, ...]:
     return tuple(found) if len(found) > 1 else ()
 
 
-def _panels(seen: dict[tuple[str, str], list[CurveRow]]) -> list[Panel]:
+def _panels(seen: Curves) -> list[Panel]:
     latency = _lines(seen, "worst_latency", 1e3)
     during = [rows for (m, name), rows in seen.items() if m == "worst_latency" and name not in ARMS]
     if during:
@@ -56,7 +56,7 @@ def _panels(seen: dict[tuple[str, str], list[CurveRow]]) -> list[Panel]:
     return panels
 
 
-def _lines(seen: dict[tuple[str, str], list[CurveRow]], metric: str, scale: float) -> list[Line]:
+def _lines(seen: Curves, metric: str, scale: float) -> list[Line]:
     return [
         Line(arm, place, joined(seen[metric, arm], scale))
         for place, arm in enumerate(ARMS)

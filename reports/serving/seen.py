@@ -16,6 +16,7 @@ from reports import tables
 from reports.curves import Point
 
 Place = tuple[str, str]  # baseline, device
+Curves = dict[tuple[str, str], list[CurveRow]]  # by metric and name, one a process
 
 
 def by_place(run: Run, scenario: str) -> dict[Place, list[Effect]]:
@@ -27,10 +28,9 @@ def by_place(run: Run, scenario: str) -> dict[Place, list[Effect]]:
     return found
 
 
-def curves(run: Run, scenario: str, place: Place, stack: str) -> dict[tuple[str, str],
-                                                                      list[CurveRow]]:  # fmt: skip
-    """(metric, name) → the curves of one cell, one a process."""
-    found: dict[tuple[str, str], list[CurveRow]] = {}
+def curves(run: Run, scenario: str, place: Place, stack: str) -> Curves:
+    """The curves of one cell."""
+    found: Curves = {}
     for trial in run.trials:
         head = trial.head
         if (head.baseline, head.device, head.stack) != (*place, stack):
@@ -66,4 +66,4 @@ def table(effects: Iterable[Effect]) -> pd.DataFrame:
     """The effects in brief."""
     frame = tables.effects_table(effects)
     kept = ["Stack", "Metric", "Point", "Control", "Treatment", "Effect [interval]", "Verdict"]
-    return frame[[name for name in kept if name in frame]]
+    return frame[[name for name in kept if name in frame and frame[name].any()]]
