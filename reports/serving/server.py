@@ -91,7 +91,7 @@ def _search(stack: str, rows: list[CurveRow]) -> Panel:
             for place, arm in enumerate(ARMS)
         ),
         rows[0].along,
-        f"{rows[0].metric.name.removeprefix('latency_').replace('_', ', ')}, ms",
+        f"{rows[0].metric.name.removeprefix('latency_').replace('_', ' ')}, ms",
         "log",
         limit=None if limit is None else (limit * _MS, f"SLA {limit * _MS:g} ms"),
     )
