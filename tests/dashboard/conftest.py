@@ -13,6 +13,14 @@ from synthetic_serving import SERVING
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of two baselines and two stacks, under every scenario."""
+    """The folder of a finished run of two baselines and two stacks."""
     truths = {name: TRUTHS[name] for name in ("control", "int8-linear", "bf16")}
-    return write_run(tmp_path_factory.mktemp("run"), truths, more=SERVING)
+    return write_run(tmp_path_factory.mktemp("run"), truths)
+
+
+@pytest.fixture(scope="session")
+def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of one baseline and one stack, under the scenarios of serving too."""
+    truths = {"bf16": TRUTHS["bf16"]}
+    folder = tmp_path_factory.mktemp("served")
+    return write_run(folder, truths, ["dcnv2"], processes=3, more=SERVING)

@@ -238,11 +238,13 @@ def test_a_part_without_a_technique_has_no_page_of_one(open_app, run_folder: Pat
     assert any("holds no technique" in element.value for element in app.markdown)
 
 
-def test_serving_shows_every_scenario_that_was_run(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
-    app = open_app(run_folder, view="Serving")
+def test_serving_shows_every_scenario_that_was_run(open_app, served_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(served_folder, view="Serving")
+    assert not app.exception
+    assert html(app).count("<img") == 5
     titles = ["Under load", "Caches", "Fresh weights", "Cold start"]
     assert [heading.value for heading in app.header] == titles
-    part = open_app(run_folder, view="Serving", scenario="server", baseline="dcnv2")
+    part = open_app(served_folder, view="Serving", scenario="server")
     assert {heading.value for heading in part.subheader} == {"dcnv2 on cpu"}
     assert sum("to the scenarios of the suite" in text.value for text in part.markdown) == 3
 

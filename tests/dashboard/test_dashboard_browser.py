@@ -50,14 +50,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 
 @pytest.fixture(scope="module")
-def address(run_folder: Path) -> Iterator[str]:
+def address(run_folder: Path, served_folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     code = "import sys; from pathlib import Path; from dashboard.launch import launch; "
-    code += "sys.exit(launch([Path(sys.argv[1])], int(sys.argv[2])))"
+    code += "sys.exit(launch([Path(a) for a in sys.argv[2:]], int(sys.argv[1])))"
     server = subprocess.Popen(
-        [sys.executable, "-c", code, str(run_folder), str(port)],
+        [sys.executable, "-c", code, str(port), str(run_folder), str(served_folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -81,8 +81,11 @@ def wait_until_healthy(url: str) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_page_opens_in_a_browser(browser: webdriver.Chrome, address: str, view: str) -> None:
-    browser.get(f"{address}/?view={quote(view)}")
+def test_every_page_opens_in_a_browser(
+    browser: webdriver.Chrome, address: str, served_folder: Path, view: str
+) -> None:
+    of = f"&run={quote(str(served_folder))}" if view == "Serving" else ""
+    browser.get(f"{address}/?view={quote(view)}{of}")
     wait = WebDriverWait(browser, 60)
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "[data-testid=stHeading] h2"))
     wait.until(lambda b: not b.find_elements(By.CSS_SELECTOR, "[data-testid=stStatusWidget]"))
