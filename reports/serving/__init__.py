@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.run import Run
-from reports.pages import Block, Section, Text
+from reports.pages import Block, Section, Table, Text
 from reports.serving import cache_phases, cold_start, refresh, server
 
 _PARTS: dict[str, tuple[str, Callable[[Run], tuple[Block, ...]]]] = {
@@ -22,8 +22,8 @@ def sections(run: Run, only_planned: bool = False) -> tuple[Section, ...]:
     found = []
     for scenario, (title, blocks) in _PARTS.items():
         if scenario in planned:
-            told = blocks(run) or (Text("Nothing was measured yet."),)
-            found.append(Section(title, told))
+            told = tuple(b for b in blocks(run) if not (isinstance(b, Table) and b.frame.empty))
+            found.append(Section(title, told or (Text("Nothing was measured yet."),)))
         elif not only_planned:
             why = f"This run has no {scenario} scenario: add it to the scenarios of the suite, or "
             found.append(Section(title, (Text(f"{why}run with --scenario {scenario}."),)))

@@ -13,6 +13,7 @@ from reports import serving
 from reports.contents import report
 from reports.pages import Picture, Section, Table, Text
 from reports.select import Selection
+from reports.write import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,25 @@ def test_records_without_curves_are_shown_as_far_as_they_go(tmp_path: Path) -> N
     folder = write_run(tmp_path, truths, ["dcnv2"], processes=2, more={"server": without})
     section = next(s for s in serving.sections(Run.load(folder)) if s.title == "Under load")
     assert "bf16: no search recorded" in panels(section)
+
+
+def test_an_sla_that_no_rate_met_leaves_no_percentiles(tmp_path: Path) -> None:
+    def unmet(head):  # type: ignore[no-untyped-def]
+        rows = [row for row in SERVING["server"](head) if not getattr(row, "point", None)]
+        return [
+            row.model_copy(update={"value": 0.0} if row.kind == "value" else {"y": (1.0,) * 3})
+            for row in rows
+        ]
+
+    folder = write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=2, more={"server": unmet})
+    run = Run.load(folder)
+    (section,) = serving.sections(run, only_planned=True)
+    assert not [b for b in section.blocks if isinstance(b, Table) and b.frame.empty]
+    lines = panels(section)["bf16"]
+    assert {line.get_markerfacecolor() for line in lines if line.get_linestyle() == "None"} == {
+        "white"
+    }
+    assert FORMATS["pdf"](run, lambda: report(run))["report.pdf"]
 
 
 def test_a_selection_leaves_the_rest_out(run: Run) -> None:
