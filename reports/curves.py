@@ -30,17 +30,20 @@ class Point:
     high: float = math.nan
 
 
+Style = Literal["line", "dashed", "points"]
+
+
 @dataclass(frozen=True)
 class Line:
     """place: of the things compared, the one that it is of: it sets colour and shape.
 
-    style: "line"; "dashed"; or "points", hollow where they are beyond the panel's limit.
+    style: points are hollow where they are beyond the panel's limit.
     """
 
     name: str
     place: int
     points: tuple[Point, ...]
-    style: Literal["line", "dashed", "points"] = "line"
+    style: Style = "line"
 
 
 @dataclass(frozen=True)

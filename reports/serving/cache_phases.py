@@ -10,7 +10,7 @@ from bench.effects import Effect
 from bench.records import CONTROL
 from bench.run import Run
 from reports import format as fmt
-from reports.curves import Line, Panel, Point, draw, effect_line
+from reports.curves import Line, Panel, Point, Style, draw, effect_line
 from reports.pages import Block, Heading, Picture, Table, Text
 from reports.serving.seen import by_place, table
 
@@ -71,20 +71,19 @@ def _phase_table(stacks: list[str], of: dict[tuple[str, str], Effect]) -> pd.Dat
 
 def _hits(title: str, kind: str, stacks: list[str], of: dict[tuple[str, str], Effect]) -> Panel:
     lines = []
+    drawn: dict[str, tuple[str, Style]] = {
+        "hit_rate": ("", "line"),
+        "optimal_hit_rate": (": optimum", "dashed"),
+    }
     for place, stack in enumerate(stacks):
-        for name, metric, style in (
-            (stack, "hit_rate", "line"),
-            (f"{stack}: optimum", "optimal_hit_rate", "dashed"),
-        ):
+        for metric, (suffix, style) in drawn.items():
             points = [
                 _share(x, e)
                 for x, phase in enumerate(PHASES)
                 if (e := of.get((stack, f"{phase}_{kind}{metric}")))
             ]
             if points:
-                lines.append(
-                    Line(name, place, tuple(points), "line" if style == "line" else "dashed")
-                )
+                lines.append(Line(stack + suffix, place, tuple(points), style))
     return Panel(title, tuple(lines), "phase", "% of look-ups", names=PHASES)
 
 

@@ -51,7 +51,7 @@ def _panels(seen: Curves) -> list[Panel]:
         panels += [
             Panel("Worst latency", tuple(latency), "seconds of the load", "ms", "log"),
             Panel("Staleness", tuple(_lines(seen, "staleness", 1.0)), "seconds of the load",
-                  "events since the newest learned"),
+                  "events not learned yet"),
         ]  # fmt: skip
     return panels
 

@@ -246,7 +246,7 @@ def test_serving_shows_every_scenario_that_was_run(open_app, served_folder: Path
     assert [heading.value for heading in app.header] == titles
     part = open_app(served_folder, view="Serving", scenario="server")
     assert {heading.value for heading in part.subheader} == {"dcnv2 on cpu"}
-    assert sum("to the scenarios of the suite" in text.value for text in part.markdown) == 3
+    assert sum("scenario is not selected" in text.value for text in part.markdown) == 3
 
 
 def test_limits_of_the_trade_off_are_those_of_the_decision(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]

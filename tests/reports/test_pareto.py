@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports.pareto import Axis, Spot, front
@@ -22,6 +22,7 @@ def names(spots: list[Spot]) -> list[str]:
     return [s.name for s in spots]
 
 
+@settings(deadline=None)
 @given(SPOTS)
 def test_nothing_is_better_than_the_front_and_something_than_the_rest(
     found: list[tuple[float, float, float]],
@@ -37,12 +38,14 @@ def test_nothing_is_better_than_the_front_and_something_than_the_rest(
     assert [s.y.value for s in on] == sorted((s.y.value for s in on), reverse=True)
 
 
+@settings(deadline=None)
 @given(SPOTS)
 def test_without_noise_nothing_is_tied(found: list[tuple[float, float, float]]) -> None:
     _, tied = front([spot(str(i), x, y) for i, (x, y, _) in enumerate(found)])
     assert not tied
 
 
+@settings(deadline=None)
 @given(SPOTS)
 def test_more_noise_takes_no_tie_away(found: list[tuple[float, float, float]]) -> None:
     spots = [spot(str(i), *values) for i, values in enumerate(found)]

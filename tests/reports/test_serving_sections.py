@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,8 +160,25 @@ def test_a_selection_leaves_the_rest_out(run: Run) -> None:
     titles = {s.title: len(s.blocks) for s in serving.sections(part)}
     assert titles["Under load"] > 1
     assert titles["Caches"] == titles["Cold start"] == 1
-    other = Selection(baselines=["nothing"]).of(run)
-    assert all(isinstance(s.blocks[0], Text) for s in serving.sections(other))
+    for section in serving.sections(Selection(baselines=["nothing"]).of(run)):
+        (text,) = section.blocks
+        assert isinstance(text, Text)
+        assert text.text.endswith("scenario is not selected.")
+
+
+def test_a_scenario_that_was_skipped_says_why(run: Run) -> None:
+    cells = [
+        p.model_copy(update={"skip": "there is no cache"})
+        for p in run.plan.cells
+        if p.cell.scenario == "cache-phases"
+    ]
+    plan = run.plan.model_copy(update={"cells": tuple(cells)})
+    told = {s.title: s.blocks for s in serving.sections(replace(run, plan=plan))}
+    (text,) = told["Caches"]
+    assert isinstance(text, Text)
+    assert text.text == (
+        "Every cell of cache-phases that is selected was skipped: there is no cache."
+    )
 
 
 def test_the_report_holds_them_where_they_were_planned(run: Run, small_run: Path) -> None:
