@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from fnmatch import fnmatch
 from typing import Annotated, Literal
 
@@ -118,6 +118,18 @@ def findings(effects: Iterable[Effect], limits: Limits, only: Sequence[str] = ()
             "Measure the scenario it is about, or leave it out.",
         )
     return found
+
+
+def standing(own: Collection[Finding], asked: Set[Limit], failed: bool = False) -> State:
+    """How a stack stands by its own findings, where stacks are held to the limits `asked`.
+
+    Undecided too where one of them found nothing of this stack; broken where it failed.
+    """
+    states = {f.state for f in own}
+    if failed or "broken" in states:
+        return "broken"
+    lacks = not asked <= {f.limit for f in own}
+    return "undecided" if lacks or "undecided" in states else "met"
 
 
 def _id(e: Effect) -> str:

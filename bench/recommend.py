@@ -14,7 +14,7 @@ from typing import Literal, TypeVar, get_args
 
 from baselines.errors import LeanRecError
 from bench.effects import Effect
-from bench.limits import Finding, Limit, Limits, State, findings
+from bench.limits import Finding, Limits, State, findings, standing
 from bench.records import CONTROL, Row
 
 Objective = Literal["throughput", "latency", "training", "memory", "size"]
@@ -109,10 +109,9 @@ def candidates(effects: Iterable[Effect], limits: Limits, objective: Objective) 
     for (baseline, device, stack), own in effects_by.items():
         of_it = findings_by.get((baseline, device, stack), [])
         gain, low, high = (1.0,) * 3 if stack == CONTROL else _gain(own, objective)
-        states = {f.state for f in of_it}
-        states |= {"undecided"} if math.isnan(gain) or _lacks(of_it, asked) else set()
-        states |= {"broken"} if any(e.verdict == "failed" for e in own) else set()
-        state: State = next((s for s in ("broken", "undecided") if s in states), "met")
+        state: State = standing(of_it, asked, any(e.verdict == "failed" for e in own))
+        if state == "met" and math.isnan(gain):
+            state = "undecided"
         found.append(
             Candidate(
                 baseline=baseline, stack=stack, device=device, gain=gain, low=low, high=high,
@@ -169,11 +168,6 @@ def _by_stack(rows: Iterable[_Judged]) -> dict[tuple[str, str, str], list[_Judge
     for row in rows:
         found.setdefault((row.baseline, row.device, row.stack), []).append(row)
     return found
-
-
-def _lacks(of_it: list[Finding], asked: set[Limit]) -> bool:
-    """Whether a limit that stacks are held to found nothing of this one."""
-    return not asked <= {f.limit for f in of_it}
 
 
 def _promise(c: Candidate) -> tuple[float, float]:

@@ -13,9 +13,16 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from baselines.errors import LeanRecError
 
@@ -121,6 +128,30 @@ class QualityRow(Row):
     primary: bool
 
 
+class CurveRow(Row):
+    """A metric along something else: over a stream, through a load, under rising rates.
+
+    name: whose curve it is, an arm or for example "oracle". along: what x is, with its unit. x, y:
+    [n] each, y in the metric's unit; not finite where it is not defined. limit: what y is held to,
+    None where it is to nothing. A curve is shown and never judged: effects come of other rows.
+    """
+
+    kind: Literal["curve"] = "curve"
+    scenario: str
+    metric: Metric
+    name: str
+    along: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    limit: float | None = None
+
+    @model_validator(mode="after")
+    def _as_long(self) -> Self:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"x has {len(self.x)} values and y {len(self.y)}")
+        return self
+
+
 class EventRow(Row):
     """Something that a reader of the numbers must know. A failure voids the cell."""
 
@@ -145,7 +176,8 @@ class EndRow(Row):
 
 
 AnyRow = Annotated[
-    TrialRow | BlockRow | ValueRow | QualityRow | EventRow | EndRow, Field(discriminator="kind")
+    TrialRow | BlockRow | ValueRow | QualityRow | CurveRow | EventRow | EndRow,
+    Field(discriminator="kind"),
 ]
 ROW: TypeAdapter[AnyRow] = TypeAdapter(AnyRow)
 
@@ -154,7 +186,7 @@ class Trial(Row):
     """A record file, read."""
 
     head: TrialRow
-    rows: tuple[BlockRow | ValueRow | QualityRow | EventRow, ...]
+    rows: tuple[BlockRow | ValueRow | QualityRow | CurveRow | EventRow, ...]
     end: EndRow
 
 
@@ -240,3 +272,9 @@ def events(trials: Iterable[Trial]) -> list[tuple[Trial, EventRow]]:
 def point_text(point: dict[str, int]) -> str:
     """For example ``batch=512``; "" for a metric without points."""
     return ",".join(f"{key}={value}" for key, value in sorted(point.items()))
+
+
+def read_point(text: str) -> dict[str, int]:
+    """The point that `point_text` wrote."""
+    parts = (part.partition("=") for part in text.split(",") if part)
+    return {key: int(value) for key, _, value in parts}

@@ -21,10 +21,11 @@ from bench.limits import Limits
 from bench.protocol import QualityMargin
 from bench.reading import Stamp, stamp
 from bench.recommend import Objective, require_objective
+from bench.records import CONTROL
 from bench.run import Run, underway
 from dashboard.loading import load
 from dashboard.parts import Piece, parts
-from reports import html_page, numbers, pages
+from reports import html_page, numbers, pages, serving, views
 from reports.answer import progress, state
 from reports.markdown_page import plain
 from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
@@ -38,9 +39,13 @@ _POSITIVE = re.compile(r"\d{1,12}(\.\d{1,6})?|\.\d{1,6}")
 
 @dataclass(frozen=True)
 class Asked:
-    """What the reader wants to see: a part of the run, judged by limits or beside another run."""
+    """What the reader wants to see: a part of the run, judged by limits or beside another run.
+
+    one: the stack or the baseline that a page is about.
+    """
 
     selection: Selection
+    one: str = ""
     limits: Limits = field(default_factory=Limits)
     objective: Objective = "throughput"
     earlier: Path | None = None
@@ -55,6 +60,19 @@ def _parts(sections: Callable[[Run], tuple[Section, ...]]) -> View:
     return lambda run, asked: sections(asked.selection.of(run))
 
 
+def _trade_off(run: Run, asked: Asked) -> tuple[Section, ...]:
+    part = asked.selection.of(run)
+    return (Section(TRADE_OFF, views.quality_speed_blocks(part, asked.limits)),)
+
+
+def _about(sections: Callable[[Run, str], tuple[Section, ...]]) -> View:
+    return lambda run, asked: (
+        sections(asked.selection.of(run), asked.one)
+        if asked.one
+        else (Section("Nothing to choose", (Text("This part of the run holds no technique."),)),)
+    )
+
+
 def _decide(run: Run, asked: Asked) -> tuple[Section, ...]:
     part = asked.selection.of(run)
     return (Section("What to use", pages.decide_blocks(part, asked.limits, asked.objective)),)
@@ -67,14 +85,18 @@ def _compare(run: Run, asked: Asked) -> tuple[Section, ...]:
 
 
 View = Callable[[Run, Asked], Iterable[Section]]
-DECIDE, COMPARE = "Decide", "Compare runs"
+DECIDE, COMPARE, TRADE_OFF = "Decide", "Compare runs", "Quality against speed"
+TECHNIQUE, BASELINE = "Technique", "Baseline"
 SAY_THE_STATE = ("Overview", "Answer")  # how far the run is
 VIEWS: dict[str, View] = {
     "Overview": _one("Overview", pages.overview_blocks),
     "Answer": _one("The answer", pages.answer_blocks),
     "Verdicts": _one("Verdicts", pages.verdict_blocks),
     DECIDE: _decide,
-    "Quality against speed": _one("Quality against speed", pages.quality_speed_blocks),
+    TRADE_OFF: _trade_off,
+    TECHNIQUE: _about(views.technique_sections),
+    BASELINE: _about(views.baseline_sections),
+    "Serving": _parts(serving.sections),
     "Effects": _one("Effects", pages.effect_blocks),
     "Stacks": _one("Stacks", pages.stack_blocks),
     "Segments": _one("Quality by segment", pages.segment_blocks),
@@ -104,7 +126,12 @@ def main(folders: list[Path]) -> None:
         return
     view = _choice("View", "view", list(VIEWS))
     asked = Asked(_selection(run))
+    if view in (TECHNIQUE, BASELINE):
+        asked = _of_one(asked, asked.selection.of(run), view)
     if view == DECIDE:
+        objective = _choice("Objective", "objective", list(get_args(Objective)))
+        asked = replace(asked, objective=require_objective(objective))
+    if view in (DECIDE, TRADE_OFF):
         asked = _limited(asked)
     if view == COMPARE:
         asked = _compared(asked, folders, folder)
@@ -188,8 +215,7 @@ def _selection(run: Run) -> Selection:
 
 
 def _limited(asked: Asked) -> Asked:
-    """With the limits and the objective of the sidebar, kept in the address of the page."""
-    objective = require_objective(_choice("Objective", "objective", list(get_args(Objective))))
+    """With the limits of the sidebar, kept in the address of the page."""
     quality = _choice("Quality loss at most", "quality", [ANY, *get_args(QualityMargin)])
     figures = [
         _figure(label, key)
@@ -199,8 +225,20 @@ def _limited(asked: Asked) -> Asked:
             ("Peak memory at most (MiB)", "memory"),
         )
     ]
-    limits = Limits.of(None if quality == ANY else quality, *figures)
-    return replace(asked, limits=limits, objective=objective)
+    return replace(asked, limits=Limits.of(None if quality == ANY else quality, *figures))
+
+
+def _of_one(asked: Asked, run: Run, view: str) -> Asked:
+    """About one stack or baseline of the part that is shown; about none where it holds none."""
+    cells = [p.cell for p in run.plan.cells]
+    names = {
+        TECHNIQUE: [cell.stack for cell in cells if cell.stack != CONTROL],
+        BASELINE: [cell.baseline for cell in cells],
+    }[view]
+    known = list(dict.fromkeys(names))
+    return replace(
+        asked, one=_choice(f"{view} shown", f"one-{view.lower()}", known, True) if known else ""
+    )
 
 
 def _compared(asked: Asked, folders: list[Path], folder: Path) -> Asked:
@@ -225,11 +263,14 @@ def _figure(label: str, key: str) -> float | None:
     return value
 
 
-def _choice(label: str, key: str, options: list[str]) -> str:
-    """One of `options`, kept in the address of the page."""
+def _choice(label: str, key: str, options: list[str], folded: bool = False) -> str:
+    """One of `options`, kept in the address of the page; folded: only the one is seen."""
     wanted = st.session_state.get(key, st.query_params.get(key))
     st.session_state[key] = wanted if wanted in options else options[0]
-    chosen = st.sidebar.radio(label, options, key=key, format_func=plain)
+    if folded:
+        chosen = st.sidebar.selectbox(label, options, key=key)
+    else:
+        chosen = st.sidebar.radio(label, options, key=key, format_func=plain)
     st.query_params[key] = chosen
     return chosen
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pandas as pd
+
 from bench.limits import Finding
-from bench.records import write_atomically
+from bench.records import CONTROL, write_atomically
 from bench.run import Run
 from reports import format as fmt
 
@@ -31,6 +33,28 @@ def sentence(finding: Finding) -> str:
     return (
         f"{finding.baseline} × {finding.stack}, {where}: {what} {value} (bound {bound}), "
         f"{side} {allowed} asked for: {finding.state}"
+    )
+
+
+def distance_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """How far every finding that is not met is beyond its limit, by what came nearest to it."""
+    return pd.DataFrame(
+        [
+            {
+                "Baseline": f.baseline,
+                "Stack": f.stack,
+                "Device": f.device,
+                "Limit": _NAMES[f.limit],
+                "Where": " ".join(filter(None, (f.scenario, f.metric, f.point))),
+                "Measured": _figure(f, f.value),
+                "Bound": _figure(f, f.bound),
+                "Asked for": _figure(f, f.allowed),
+                "Bound beyond the limit": fmt.percent(f.distance),
+                "State": f.state,
+            }
+            for f in findings
+            if f.state != "met" and f.stack != CONTROL
+        ]
     )
 
 

@@ -16,7 +16,7 @@ from bench.effects import Effect
 from bench.limits import Limits
 from bench.recommend import Objective, recommend
 from bench.run import Run
-from reports import figures, provenance, recommendation, tables
+from reports import figures, forest, provenance, recommendation, tables
 from reports import format as fmt
 from reports.answer import Answer, answers, explanations, sanity, state
 from reports.composition import composition_table
@@ -110,23 +110,6 @@ OUTCOMES = {
 }
 
 
-def report(run: Run) -> Report:
-    """Everything that a report of `run` says, warnings first."""
-    sections = [
-        Section("Warnings", warning_blocks(run)),
-        Section("The answer", answer_blocks(run)),
-        Section("Verdicts", verdict_blocks(run)),
-        Section("Quality against speed", quality_speed_blocks(run)),
-        Section("Stacks", stack_blocks(run)),
-        Section("Effects", effect_blocks(run)),
-        Section("Quality by segment", segment_blocks(run)),
-        *cost_sections(run),
-        *provenance_sections(run),
-    ]
-    kept = tuple(section for section in sections if section.blocks)
-    return Report(f"LeanRec report: {run.plan.suite}", kept)
-
-
 def overview_blocks(run: Run) -> tuple[Block, ...]:
     """A run at a glance: every stack against every baseline, and what the numbers rest on."""
     found = overview(run)
@@ -161,7 +144,7 @@ def answer_blocks(run: Run) -> tuple[Block, ...]:
 
 def verdict_blocks(run: Run) -> tuple[Block, ...]:
     """The verdict matrix and how to read it."""
-    return (Text(_READING), *_table_or(tables.verdict_matrix(run), "No cell is selected."))
+    return (Text(_READING), *table_or(tables.verdict_matrix(run), "No cell is selected."))
 
 
 def decide_blocks(run: Run, limits: Limits, objective: Objective) -> tuple[Block, ...]:
@@ -190,21 +173,9 @@ def change_blocks(earlier: Run, later: Run) -> tuple[Block, ...]:
     return (
         Text(opening),
         *hosts,
-        *_table_or(tables.changes_table(other), "Nothing changed."),
+        *table_or(tables.changes_table(other), "Nothing changed."),
         Table(tables.changes_table(alike), "Unchanged, or not comparable", True),
     )
-
-
-def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
-    """A figure for each baseline × speed scenario × device."""
-    pictures = tuple(
-        Picture(
-            partial(figures.quality_speed, run, *key),
-            f"Quality against speed of each stack on {' '.join(key)}; the numbers are in Effects.",
-        )
-        for key in figures.speed_scenarios(run)
-    )
-    return pictures or (Text("No stack has both a speed and a quality yet."),)
 
 
 def stack_blocks(run: Run) -> tuple[Block, ...]:
@@ -223,8 +194,8 @@ def effect_blocks(run: Run) -> tuple[Block, ...]:
     for title, found in groups.items():
         blocks.append(Heading(title))
         blocks += [
-            Picture(partial(figures.forest, drawn), f"Effects and intervals: {title}, {what}.")
-            for what, drawn in figures.forests(found)
+            Picture(partial(forest.forest, drawn), f"Effects and intervals: {title}, {what}.")
+            for what, drawn in forest.forests(found)
         ]
         blocks.append(Table(partial(_numbers, found), f"Numbers: {title}", True))
     return tuple(blocks)
@@ -259,8 +230,8 @@ def segment_blocks(run: Run) -> tuple[Block, ...]:
 def cost_sections(run: Run) -> tuple[Section, ...]:
     """What is paid once, and what was not run."""
     return (
-        Section("Preparation cost", _table_or(tables.preparation_table(run), "None recorded.")),
-        Section("Skipped", _table_or(tables.skipped_table(run), "No cell was skipped.")),
+        Section("Preparation cost", table_or(tables.preparation_table(run), "None recorded.")),
+        Section("Skipped", table_or(tables.skipped_table(run), "No cell was skipped.")),
     )
 
 
@@ -268,15 +239,15 @@ def provenance_sections(run: Run) -> tuple[Section, ...]:
     """Where the numbers come from."""
     return (
         Section("Certificate of the host", certificate_blocks(run)),
-        Section("Environment", _table_or(provenance.environment_table(run), "Not recorded.")),
+        Section("Environment", table_or(provenance.environment_table(run), "Not recorded.")),
         Section("Protocol in brief", (Table(provenance.protocol_table(run)),)),
-        Section("The engine's own cost", _table_or(provenance.accounting(run), _UNFINISHED)),
+        Section("The engine's own cost", table_or(provenance.accounting(run), _UNFINISHED)),
     )
 
 
 def certificate_blocks(run: Run) -> tuple[Block, ...]:
     """The certificate, or what its absence means."""
-    return _table_or(provenance.certificate_table(run), provenance.NO_CERTIFICATE)
+    return table_or(provenance.certificate_table(run), provenance.NO_CERTIFICATE)
 
 
 def warning_blocks(run: Run) -> tuple[Block, ...]:
@@ -289,7 +260,8 @@ def _item(answer: Answer) -> tuple[str, str]:
     return f"{answer.stack}: {OUTCOMES[answer.outcome].lower()}", answer.sentence
 
 
-def _table_or(frame: pd.DataFrame, otherwise: str) -> tuple[Block, ...]:
+def table_or(frame: pd.DataFrame, otherwise: str) -> tuple[Block, ...]:
+    """The table, or what its emptiness means."""
     return (Text(otherwise),) if frame.empty else (Table(frame),)
 
 

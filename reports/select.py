@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -18,6 +18,14 @@ def techniques_of(stack: str) -> tuple[str, ...]:
     if stack == CONTROL:
         return ()
     return tuple(part.partition("(")[0].strip() for part in split_specs(stack))
+
+
+def part_of(run: Run, keep: Callable[[Cell | Effect], bool]) -> Run:
+    """`run` with only the cells and effects to keep, which are still those of the whole run."""
+    cells = tuple(p for p in run.plan.cells if keep(p.cell))
+    part = replace(run, plan=run.plan.model_copy(update={"cells": cells}))
+    part.__dict__["effects"] = [e for e in run.effects if keep(e)]
+    return part
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,7 @@ class Selection:
         The effects are those of the whole run: a verdict is held by its family, which a reader's
         choice of what to look at must not change.
         """
-        cells = tuple(p for p in run.plan.cells if self._has(p.cell))
-        part = replace(run, plan=run.plan.model_copy(update={"cells": cells}))
-        part.__dict__["effects"] = [e for e in run.effects if self._has(e)]
-        return part
+        return part_of(run, self._has)
 
     def _has(self, cell: Cell | Effect) -> bool:
         names = techniques_of(cell.stack)

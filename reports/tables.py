@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.compare import Change
 from bench.effects import Effect
-from bench.records import CONTROL, Cell, Row
+from bench.records import CONTROL, Cell, Row, read_point
 from bench.run import PlannedCell, Run
 from bench.series import failed_cells
 from reports import format as fmt
@@ -302,8 +302,7 @@ def _break_even(preparation: Effect, load: Effect) -> str:
 
 def _batch(e: Effect) -> int:
     """Rows of a call of `e`; 1 where its point does not say."""
-    parts = (part.partition("=") for part in e.point.split(","))
-    return next((int(value) for name, _, value in parts if name == "batch"), 1)
+    return read_point(e.point).get("batch", 1)
 
 
 def _points(effects: list[Effect]) -> str:

@@ -11,7 +11,8 @@ from bench.records import dump_json, write_atomically
 from bench.run import Run
 from reports import html_page, latex_page, markdown_page, numbers, pdf_page, tables
 from reports.answer import answers
-from reports.pages import Report, report
+from reports.contents import report
+from reports.pages import Report
 
 Files = dict[str, str | bytes]  # path in the folder → content
 _FIGURES = "figures"

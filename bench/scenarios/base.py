@@ -16,11 +16,11 @@ from bench import checks
 from bench.blocks import LATENCY, THROUGHPUT, PairedBlocks, TooSmall, rows_of
 from bench.comparison import Comparison
 from bench.pipeline import Pipeline
-from bench.records import BlockRow, EventRow, QualityRow, ValueRow, point_text
+from bench.records import BlockRow, CurveRow, EventRow, QualityRow, ValueRow, point_text
 from techniques.base import STAGES
 from techniques.caching.counters import CacheCounts, caches
 
-ScenarioRow = BlockRow | ValueRow | QualityRow | EventRow
+ScenarioRow = BlockRow | ValueRow | QualityRow | CurveRow | EventRow
 
 
 class Scenario(ABC):

@@ -16,6 +16,7 @@ from bench.comparison import Comparison
 from bench.meters.children import Children
 from bench.pipeline import Pipeline
 from bench.records import ARMS, Arm, EventRow, Metric, ValueRow
+from bench.refreshing.curves import load_curves, quality_curve
 from bench.refreshing.learner import Learner, part, prequential
 from bench.refreshing.load import Shown, serve_stream
 from bench.refreshing.trainer import RefreshTrainer
@@ -125,7 +126,14 @@ class Refresh(Scenario):
         )
         if recipe is None:
             return
-        oracle = metric(judged(comparison.treatment, recipe.batch_size, recipe))
+        best = judged(comparison.treatment, recipe.batch_size, recipe)
+        lines = {"frozen": control, "oracle": best} | {
+            f"new weights every {p} events": scored
+            for p, scored in zip(self.periods, treatments, strict=True)
+        }
+        for name, scored in lines.items():
+            yield quality_curve(self.name, metric, name, scored)
+        oracle = metric(best)
         sign = 1 if metric.direction == "higher" else -1
         behind = _metric(
             f"{metric.name}_behind_oracle", metric.unit, "over the stream", "difference"
@@ -178,6 +186,8 @@ class Refresh(Scenario):
                 yield self._value(metric, "control", 0.0)
                 yield self._value(metric, "treatment", value)
         yield from self._seen(shown[0], shown[1])
+        for arm, one in zip(ARMS, (shown[0], shown[1]), strict=True):
+            yield from load_curves(self.name, arm, one)
         if recipe is not None:
             weights = sum(t.nbytes for t in frozen.state_dict().values())
             yield from self._swaps(shown[0], shown[1], weights)

@@ -15,7 +15,7 @@ from pydantic import Field
 from bench import checks
 from bench.blocks import LATENCY, outliers
 from bench.comparison import Comparison
-from bench.records import ARMS, BlockRow, EventRow, Metric, ValueRow
+from bench.records import ARMS, BlockRow, CurveRow, EventRow, Metric, ValueRow
 from bench.scenarios.base import Scenario, ScenarioRow, scenario
 from bench.serving.arms import ServedArms
 from bench.serving.queue import Policy, Served, poisson
@@ -130,6 +130,7 @@ class Server(Scenario):
                 f"is held against p{percentile:g} and not p{self.percentile}",
             )
         searches = [RateSearch(START * peak, FLOOR * peak) for peak in peaks]
+        asked: tuple[dict[float, list[float]], ...] = {}, {}  # of each arm: rate → bounds, s
         seed = int(comparison.rng.integers(2**31))
 
         def met(i: int, rate: float, turn: int) -> bool:
@@ -137,7 +138,9 @@ class Server(Scenario):
             goal = Goal(sla, percentile, requests)
             picks = served.picks(goal.skipped + goal.requests, [seed, turn])
             answering = served.answering(i, np.roll(picks, i * len(picks) // 2))
-            return probe(rate, answering, goal, served.policy, served.clock, [seed, turn])
+            shown = probe(rate, answering, goal, served.policy, served.clock, [seed, turn])
+            asked[i].setdefault(rate, []).append(goal.bound(shown) / 1e9)
+            return goal.met_by(shown)
 
         end = time.monotonic() + LONGEST_SEARCH
         search_in_turn(searches, met, comparison.rng, lambda: time.monotonic() > end)
@@ -147,6 +150,19 @@ class Server(Scenario):
             f"within {self.sla_ms:g} ms",
             over_ranks="sum",
         )  # fmt: skip
+        bound = LATENCY.model_copy(
+            update={
+                "name": f"latency_p{percentile:g}_bound",
+                "estimator": "the middle one of the probes of a rate, of two the larger",
+            }
+        )
+        for arm, probed in zip(ARMS, asked, strict=True):
+            rates = tuple(sorted(probed))
+            yield CurveRow(
+                scenario=self.name, metric=bound, name=arm, along="requests/s offered", x=rates,
+                y=tuple(sorted(probed[rate])[len(probed[rate]) // 2] for rate in rates),
+                limit=self.sla_ms / 1e3,
+            )  # fmt: skip
         for arm, search in zip(ARMS, searches, strict=True):
             yield ValueRow(scenario=self.name, metric=metric, arm=arm, value=search.found)
             if not search.done:

@@ -49,6 +49,17 @@ class Goal:
         late = int((counted.latency > self.sla).sum() + (~counted.answered).sum())
         return late <= self.tolerated
 
+    def bound(self, served: Served) -> float:
+        """The bound of the percentile, ns; of a probe that was left, what it is at least.
+
+        Infinite where so many requests were shed that there is none.
+        """
+        counted = served.after(self.skipped)
+        latency = np.sort(counted.latency)
+        lost = int((latency > self.sla).sum()) > self.tolerated
+        rank = self.tolerated + 1 - (0 if lost else int((~counted.answered).sum()))
+        return float(latency[-rank]) if 0 < rank <= len(latency) else math.inf
+
 
 def bearable(percentile: float, rate: float, seconds: float) -> float:
     """The highest percentile, up to `percentile`, that `seconds` at `rate` have the requests for.
@@ -82,8 +93,8 @@ def probe(
     policy: Policy,
     clock: Clock,
     seed: Sequence[int],
-) -> bool:
-    """Whether Poisson arrivals at `rate` a second meet the goal; left as soon as they cannot."""
+) -> Served:
+    """Serve Poisson arrivals at `rate` a second; left as soon as they cannot meet the goal."""
     arrivals = poisson(rate, goal.skipped + goal.requests, seed)
     late = 0
 
@@ -94,7 +105,7 @@ def probe(
         )
         return late > goal.tolerated
 
-    return goal.met_by(serve(arrivals, answer, policy, clock, lost))
+    return serve(arrivals, answer, policy, clock, lost)
 
 
 class RateSearch:

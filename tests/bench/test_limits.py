@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from baselines.errors import LeanRecError
 from bench.effects import Effect
-from bench.limits import Finding, Limits, findings
+from bench.limits import Finding, Limits, findings, standing
 
 
 def effect(**changes: Any) -> Effect:
@@ -107,6 +107,18 @@ def test_what_failed_keeps_no_limit() -> None:
     nothing = dict.fromkeys(("effect", "low", "high"), math.nan)
     assert only([effect(**nothing, verdict="failed")], min_speedup=0.1).state == "broken"
     assert only([effect(**nothing, verdict="inconclusive")], min_speedup=0.1).state == "undecided"
+
+
+def test_a_stack_stands_by_the_worst_of_its_findings() -> None:
+    kept, open_ = only([effect()], min_speedup=1.2), only([effect()], min_speedup=1.5)
+    beaten, other = only([effect()], min_speedup=9.0), only([latency()], max_latency=9.0)
+    assert (kept.state, open_.state, beaten.state) == ("met", "undecided", "broken")
+    assert standing([kept], [kept]) == "met"
+    assert standing([kept, open_], [kept]) == "undecided"
+    assert standing([kept, open_, beaten], [kept]) == "broken"
+    assert standing([kept], [kept], failed=True) == "broken"
+    assert standing([kept], [kept, other]) == "undecided"  # nobody knows of its latency
+    assert standing([], []) == "met"
 
 
 def test_segments_are_not_held() -> None:

@@ -14,11 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_trials import BYTES, blocks, failure, quality, trial, value
+from pydantic import ValidationError
 
 from baselines.errors import LeanRecError
 from bench.records import (
+    CurveRow,
     EventRow,
     Trial,
+    point_text,
+    read_point,
     read_trial,
     read_trials,
     write_atomically,
@@ -52,6 +56,25 @@ def test_a_trial_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_numbers_that_are_not_finite_survive(tmp_path: Path) -> None:
     path = write_trial(tmp_path, trial(0, [value(BYTES, "control", math.inf), quality(1, 0)]))
     assert read_trial(path).rows[0].value == math.inf  # type: ignore[union-attr]
+
+
+def test_a_curve_keeps_what_is_not_defined_and_its_limit(tmp_path: Path) -> None:
+    curve = CurveRow(
+        scenario="server", metric=BYTES, name="oracle", along="events", x=(1.0, 2.0),
+        y=(math.nan, math.inf), limit=3.0,
+    )  # fmt: skip
+    found = read_trial(write_trial(tmp_path, trial(0, [curve]))).rows[0]
+    assert found.model_dump_json() == curve.model_dump_json()
+
+
+def test_a_curve_has_a_y_for_each_x() -> None:
+    with pytest.raises(ValidationError, match="x has 2 values and y 1"):
+        CurveRow(scenario="", metric=BYTES, name="", along="", x=(1.0, 2.0), y=(1.0,))
+
+
+@pytest.mark.parametrize("point", [{}, {"batch": 8}, {"batch": 512, "threads": 2}])
+def test_a_point_is_read_as_it_was_written(point: dict[str, int]) -> None:
+    assert read_point(point_text(point)) == point
 
 
 @given(st.text())

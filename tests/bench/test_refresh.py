@@ -17,13 +17,14 @@ from small_trials import (  # noqa: F401 - two are fixtures
 )
 from torch import Tensor, nn
 
-from baselines.base import BASELINES, Baseline, Batch, Dataset
+from baselines.base import BASELINES, Baseline, Batch, Dataset, QualityMetric, Scored
 from baselines.data.sources import cache_dir
 from baselines.errors import LeanRecError
 from baselines.trainer import Trainer
 from bench.device import get_device
 from bench.pipeline import Pipeline
-from bench.records import EventRow, QualityRow, ValueRow
+from bench.records import CurveRow, EventRow, QualityRow, ValueRow
+from bench.refreshing.curves import WINDOWS, load_curves, quality_curve
 from bench.refreshing.learner import Learner, part, prequential
 from bench.refreshing.load import serve_stream
 from bench.refreshing.trainer import RefreshTrainer, Written
@@ -179,6 +180,47 @@ def test_frozen_weights_get_as_stale_as_the_load_is_long() -> None:
     assert shown.swaps == []
 
 
+class Right(QualityMetric):
+    """The share of rows whose score is their label."""
+
+    name = "right"
+
+    def __call__(self, scored: Scored, weight: np.ndarray | None = None) -> float:
+        return float((scored.columns["score"] == scored.columns["label"]).mean())
+
+
+def test_a_curve_of_quality_is_the_metric_window_by_window() -> None:
+    rows = 10 * WINDOWS + 3
+    label = np.arange(rows) % 2
+    score = np.where(np.arange(rows) < rows // 2, label, 1 - label)  # right, then wrong
+    curve = quality_curve("refresh", Right(), "frozen", Scored(
+        {"score": score, "label": label}, np.arange(rows)
+    ))  # fmt: skip
+    assert len(curve.x) == WINDOWS
+    assert curve.x[-1] == rows
+    assert (curve.y[0], curve.y[-1]) == (1.0, 0.0)
+    lengths = np.diff((0, *curve.x))
+    assert lengths @ np.array(curve.y) == pytest.approx(rows // 2)
+
+
+def test_curves_of_a_load_hold_its_worst_latency_and_mean_staleness() -> None:
+    requests, arrivals = load()
+    shown = serve_stream(
+        lambda ids: ids.float(), requests, arrivals, Policy(8, 0, 64), get_device("cpu"),
+        cast(RefreshTrainer, Instant()), period=50,
+    )  # fmt: skip
+    curves = {(c.metric.name, c.name): c for c in load_curves("refresh", "treatment", shown)}
+    worst = curves["worst_latency", "treatment"]
+    assert np.nanmax(worst.y) == shown.served.latency.max() / 1e9
+    assert 0 < worst.x[0] < worst.x[-1] <= (arrivals.max() + 1) / 1e9
+    stale = curves["staleness", "treatment"]
+    assert shown.staleness.min() <= np.nanmin(stale.y) <= np.nanmax(stale.y)
+    assert np.nanmax(stale.y) <= shown.staleness.max()
+    swaps = curves["worst_latency", "treatment, during swaps"]
+    assert len(swaps.x) == len(shown.swaps)
+    assert max(swaps.y) == shown.served.latency[shown.around(shown.swaps)].max() / 1e9
+
+
 @pytest.mark.slow
 def test_the_trainer_beside_gives_what_one_here_would(trained: Trained) -> None:
     served, learner, task = trained.served(), trained.learner(), trained.baseline.task
@@ -229,6 +271,17 @@ def test_the_scenario_shows_quality_staleness_and_swaps() -> None:
     assert values["swap_bytes", "treatment"] > 0
     assert values["trainer_memory", "treatment"] > 2**20
     assert {arm for name, arm in values if name == "latency_p99"} == {"control", "treatment"}
+    curves = {(r.metric.name, r.name): r for r in rows if isinstance(r, CurveRow)}
+    later = {
+        name: np.mean(curve.y[WINDOWS // 2 :])
+        for (metric, name), curve in curves.items()
+        if metric == "auc"
+    }
+    assert later["frozen"] < later["new weights every 2048 events"] < later["oracle"] + 0.002
+    assert len({curve.x for (metric, _), curve in curves.items() if metric == "auc"}) == 1
+    assert max(curves["staleness", "treatment"].y) < max(curves["staleness", "control"].y)
+    swaps = curves["worst_latency", "treatment, during swaps"]
+    assert max(swaps.y) == pytest.approx(values["swap_latency", "treatment"])
     assert active_children() == []
 
 

@@ -20,7 +20,7 @@ from small_trials import (  # noqa: F401 - two are fixtures
 
 from baselines.errors import LeanRecError
 from bench.effects import effects_of
-from bench.records import BlockRow, EndRow, EventRow, Trial, TrialRow, ValueRow
+from bench.records import BlockRow, CurveRow, EndRow, EventRow, Trial, TrialRow, ValueRow
 from bench.scenarios import server
 from bench.scenarios.base import SCENARIOS
 from bench.serving import arms
@@ -67,7 +67,16 @@ def test_both_arms_are_measured_at_the_same_rates() -> None:
     assert {(b.pair, b.arm) for b in blocks if b.point["load"] == 50} == {
         (pair, arm) for pair in range(QUICK.pairs) for arm in ("control", "treatment")
     }
-    assert min(values(rows, "throughput_at_sla").values()) > 0
+    found = values(rows, "throughput_at_sla")
+    assert min(found.values()) > 0
+    curves = {r.name: r for r in rows if isinstance(r, CurveRow)}
+    for arm, rate in found.items():
+        curve = curves[arm]
+        assert curve.metric.name == "latency_p50_bound"
+        assert curve.limit == 0.5
+        bounds = dict(zip(curve.x, curve.y, strict=True))
+        assert list(curve.x) == sorted(bounds)
+        assert max(x for x, bound in bounds.items() if bound <= curve.limit) == rate
     for name in ("queue_time", "compute_time", "recovery_time"):
         assert min(values(rows, name).values()) > 0
     assert all(0 <= share < 1 for share in values(rows, "shed_share").values())
@@ -99,6 +108,9 @@ def test_an_sla_that_no_rate_meets_is_a_result() -> None:
     assert [e.severity for e in events(rows, "sla_not_met")] == ["warning"] * 2
     assert "p99 of latency within 0.001 ms" in events(rows, "sla_not_met")[0].detail
     assert not [r for r in rows if isinstance(r, BlockRow)]
+    curves = [r for r in rows if isinstance(r, CurveRow)]
+    assert [r.name for r in curves] == ["control", "treatment"]
+    assert all(bound > 1e-6 for r in curves for bound in r.y)
     effect = judged(rows)["throughput_at_sla", ""]
     assert effect.verdict == "inconclusive"
     assert "the control of process 0 met the SLA at no rate" in effect.note

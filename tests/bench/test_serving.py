@@ -70,7 +70,7 @@ def test_the_largest_rate_is_that_at_which_the_tail_of_m_d_1_meets_the_sla(load:
         search = RateSearch(900.0, 50.0)
 
         def met(arm: int, rate: float, turn: int, repeat: int = repeat) -> bool:
-            return probe(rate, answer, goal, ALONE, clock, [repeat, turn])
+            return goal.met_by(probe(rate, answer, goal, ALONE, clock, [repeat, turn]))
 
         search_in_turn([search], met, np.random.default_rng(0))
         found.append(search.found)
@@ -122,7 +122,9 @@ def test_a_goal_no_rate_meets_is_found_out_at_the_floor() -> None:
     search = RateSearch(100.0, 10.0)
     asked = 0
     while not search.done:
-        search.tell(probe(search.rate, Work(clock, 2 * MS), goal, ALONE, clock, [asked]))
+        shown = probe(search.rate, Work(clock, 2 * MS), goal, ALONE, clock, [asked])
+        assert goal.bound(shown) > goal.sla
+        search.tell(goal.met_by(shown))
         asked += 1
     assert search.found == 0
     assert search.high == 10.0

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 
 from made_profile import made_profile
 from synthetic_run import TRUTHS, write_run
+from synthetic_serving import SERVING
 
 from bench.profiles.record import folder_in, write_profile
 
@@ -21,3 +22,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     profile = made_profile()
     write_profile(folder_in(folder, profile.cell), profile)
     return folder
+
+
+@pytest.fixture(scope="session")
+def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of one baseline and one stack, under the scenarios of serving too."""
+    truths = {"bf16": TRUTHS["bf16"]}
+    folder = tmp_path_factory.mktemp("served")
+    return write_run(folder, truths, ["dcnv2"], processes=3, more=SERVING)

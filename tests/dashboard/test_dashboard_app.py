@@ -16,11 +16,13 @@ from synthetic_run import Truth, write_run
 
 import dashboard.app
 from bench import effects, reading, records
+from bench.limits import Limits, findings
 from bench.profiles.record import FILE, folder_in, write_profile
 from bench.run import Run, Underway, write_json
-from dashboard.app import VIEWS
+from dashboard.app import BASELINE, TECHNIQUE, TRADE_OFF, VIEWS
 from dashboard.parts import PICTURES
 from reports import figures, tables
+from reports import format as fmt
 
 APP = str(Path(dashboard.app.__file__))
 
@@ -301,3 +303,68 @@ def test_hostile_names_are_shown_as_text(open_app, tmp_path: Path) -> None:  # t
     assert not app.exception
     assert "<script>" not in html(app)
     assert "&lt;script&gt;" in html(app)
+
+
+@pytest.mark.parametrize(
+    ("view", "names"),
+    [(TECHNIQUE, ["int8-linear", "bf16"]), (BASELINE, ["dcnv2", "two-tower"])],
+)
+def test_the_one_a_page_is_about_is_chosen_and_kept_in_the_address(  # type: ignore[no-untyped-def]
+    open_app, run_folder: Path, view: str, names: list[str]
+) -> None:
+    key = f"one-{view.lower()}"
+    app = open_app(run_folder, view=view, **{key: names[1]})
+    assert app.header[0].value == f"{names[1]}: effects"
+    app.selectbox(key=key).set_value(names[0]).run()
+    assert not app.exception
+    assert app.header[0].value == f"{names[0]}: effects"
+    assert app.query_params[key] == names[0]
+    unknown = open_app(run_folder, view=view, **{key: "nobody"})
+    assert unknown.header[0].value == f"{names[0]}: effects"
+
+
+def test_a_technique_s_numbers_are_those_of_the_effects(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view=TECHNIQUE, **{"one-technique": "bf16"}, metric="throughput")
+    frame = app.dataframe[0].value
+    expected = [
+        fmt.effect(e)
+        for e in Run.load(run_folder).effects
+        if e.metric == "throughput" and e.stack in ("bf16", "control")
+    ]
+    assert sorted(frame["Effect [interval]"]) == sorted(expected)
+
+
+def test_a_part_without_a_technique_has_no_page_of_one(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    truths = {"control": Truth()}
+    folder = write_run(run_folder.parent / "alone", truths, ["dcnv2"], processes=2)
+    (folder / "plan.json").write_text(
+        (folder / "plan.json").read_text().replace('"stack": "lora"', '"stack": "control"')
+    )
+    app = open_app(folder, view=TECHNIQUE)
+    assert not app.exception
+    assert any("holds no technique" in element.value for element in app.markdown)
+
+
+def test_serving_shows_every_scenario_that_was_run(open_app, served_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(served_folder, view="Serving")
+    assert not app.exception
+    assert html(app).count("<img") == 5
+    titles = ["Under load", "Caches", "Fresh weights", "Cold start"]
+    assert [heading.value for heading in app.header] == titles
+    part = open_app(served_folder, view="Serving", scenario="server")
+    assert {heading.value for heading in part.subheader} == {"dcnv2 on cpu"}
+    assert sum("scenario is not selected" in text.value for text in part.markdown) == 3
+
+
+def test_limits_of_the_trade_off_are_those_of_the_decision(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    app = open_app(run_folder, view=TRADE_OFF, speedup="1.2")
+    held = findings(Run.load(run_folder).effects, Limits.of(None, 1.2, None, None))
+    shown = html(app)
+    for finding in held:
+        if finding.state != "met" and finding.stack != "control":
+            assert fmt.percent(finding.distance) in shown
+    app.number_input(key="speedup").set_value(None).run()
+    assert not app.exception
+    assert not app.subheader
+    app.number_input(key="memory").set_value(5.0).run()
+    assert any("max" in element.value for element in app.info)

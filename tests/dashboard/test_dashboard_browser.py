@@ -31,14 +31,17 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address(run_folder: Path) -> Iterator[str]:
-    with camera.served(run_folder) as found:
+def address(run_folder: Path, served_folder: Path) -> Iterator[str]:
+    with camera.served(run_folder, served_folder) as found:
         yield found
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_page_opens_in_a_browser(browser: Any, address: str, view: str) -> None:
-    camera.show(browser, f"{address}/?view={quote(view)}")
+def test_every_page_opens_in_a_browser(
+    browser: Any, address: str, served_folder: Path, view: str
+) -> None:
+    of = f"&run={quote(str(served_folder))}" if view == "Serving" else ""
+    camera.show(browser, f"{address}/?view={quote(view)}{of}")
     wait = WebDriverWait(browser, 60)
     assert not browser.find_elements(By.CSS_SELECTOR, "[data-testid=stException]")
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

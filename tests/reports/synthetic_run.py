@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,19 +100,24 @@ def write_run(
     processes: int = 5,
     finished: bool = True,
     environment: dict[str, Any] | None = None,
+    more: Mapping[str, Callable[[TrialRow], list[Any]]] = {},
+    specs: Mapping[str, str] = {},
 ) -> Path:
-    """Write a whole run folder; a process and stack is one record file."""
+    """Write a whole run folder; a process and stack is one record file.
+
+    more: further scenarios, each with what a trial saw of it. specs: of the baselines.
+    """
     truths = TRUTHS if truths is None else truths
     cells = [
         PlannedCell(cell=Cell(baseline=b, stack=s, scenario=scenario, device="cpu"))
         for b in baselines
         for s in truths
-        for scenario in SCENARIOS
+        for scenario in (*SCENARIOS, *more)
     ]
     skipped = Cell(baseline=baselines[0], stack="lora", scenario="offline", device="cpu")
     cells.append(PlannedCell(cell=skipped, skip="is made for sequence, not for ctr"))
     protocol = Protocol(looks=(5,), bootstraps=50)
-    plan = Plan(suite="synthetic", protocol=protocol, cells=tuple(cells))
+    plan = Plan(suite="synthetic", protocol=protocol, cells=tuple(cells), baselines=dict(specs))
     write_json(folder / "plan.json", plan)
     found = ENVIRONMENT if environment is None else environment
     (folder / "environment.json").write_text(dump_json(found), encoding="utf-8")
@@ -128,12 +133,14 @@ def write_run(
                 stack=stack,
                 device="cpu",
                 mode="measure",
-                scenarios=SCENARIOS,
+                scenarios=(*SCENARIOS, *more),
                 process=process,
                 seed=process,
                 started="2025-01-01T00:00:00+00:00",
             )
-            write_trial(folder / "records", _trial(head, truths[stack], rng))
+            trial = _trial(head, truths[stack], rng)
+            seen = [row for rows in more.values() for row in rows(head)]
+            write_trial(folder / "records", trial.model_copy(update={"rows": (*trial.rows, *seen)}))
     return folder
 
 

@@ -16,7 +16,8 @@ from matplotlib.text import Annotation, Text
 from synthetic_run import Truth, write_run
 
 from bench.run import Run
-from reports import figures
+from reports import figures, tradeoff
+from reports.forest import forest, forests
 from reports.labels import Named, label
 
 
@@ -29,7 +30,7 @@ def names_of(figure: Figure) -> dict[str, list[str]]:
 
 
 def test_quality_is_drawn_against_speed_for_every_stack_at_every_point(run: Run) -> None:
-    panels = names_of(figures.quality_speed(run, "dcnv2", "single-stream", "cpu"))
+    panels = names_of(tradeoff.quality_speed(run, "dcnv2", "single-stream", "cpu"))
     assert set(panels) == {"batch=1", "batch=512"}
     stacks = {e.stack for e in run.effects} - {"control"}
     for names in panels.values():
@@ -37,7 +38,7 @@ def test_quality_is_drawn_against_speed_for_every_stack_at_every_point(run: Run)
 
 
 def test_there_is_a_figure_for_each_baseline_and_speed_scenario(run: Run) -> None:
-    assert set(figures.speed_scenarios(run)) == {
+    assert set(tradeoff.speed_scenarios(run)) == {
         (baseline, scenario, "cpu")
         for baseline in ("dcnv2", "two-tower")
         for scenario in ("offline", "single-stream")
@@ -45,7 +46,7 @@ def test_there_is_a_figure_for_each_baseline_and_speed_scenario(run: Run) -> Non
 
 
 def test_the_point_of_a_faster_stack_lies_where_its_numbers_say(run: Run) -> None:
-    figure = figures.quality_speed(run, "dcnv2", "offline", "cpu")
+    figure = tradeoff.quality_speed(run, "dcnv2", "offline", "cpu")
     (ax,) = figure.axes
     note = next(t for t in ax.texts if t.get_text() == "int8-linear")
     assert isinstance(note, Annotation)
@@ -54,7 +55,7 @@ def test_the_point_of_a_faster_stack_lies_where_its_numbers_say(run: Run) -> Non
 
 def test_a_forest_has_a_row_for_each_effect_under_its_metric(run: Run) -> None:
     effects = [e for e in run.effects if (e.baseline, e.scenario) == ("dcnv2", "offline")]
-    (ax,) = figures.forest(effects).axes
+    (ax,) = forest(effects).axes
     names = [tick.get_text() for tick in ax.get_yticklabels()]
     assert names[0] == "throughput, batch=4096"
     assert names.count("int8-linear") == 2
@@ -63,21 +64,21 @@ def test_a_forest_has_a_row_for_each_effect_under_its_metric(run: Run) -> None:
 
 def test_ratios_and_differences_are_not_drawn_on_one_axis(run: Run) -> None:
     effects = [e for e in run.effects if e.baseline == "dcnv2" and not e.segment]
-    drawn = dict(figures.forests(effects))
+    drawn = dict(forests(effects))
     assert set(drawn) == {"ratios", "auc"}
     assert all(len({e.scale for e in group}) == 1 for group in drawn.values())
 
 
 def test_a_run_of_one_process_is_drawn_without_bounds(tmp_path: Path) -> None:
     run = Run.load(write_run(tmp_path, {"bf16": Truth({4096: 2.0})}, ["dcnv2"], processes=1))
-    figure = figures.quality_speed(run, "dcnv2", "offline", "cpu")
+    figure = tradeoff.quality_speed(run, "dcnv2", "offline", "cpu")
     assert "<svg" in figures.svg(figure)
-    assert "<svg" in figures.svg(figures.forest(figures.forests(run.effects)[0][1]))
+    assert "<svg" in figures.svg(forest(forests(run.effects)[0][1]))
 
 
 def test_a_figure_is_the_same_bytes_each_time(run: Run) -> None:
     effects = [e for e in run.effects if e.metric == "throughput"][:3]
-    assert figures.svg(figures.forest(effects)) == figures.svg(figures.forest(effects))
+    assert figures.svg(forest(effects)) == figures.svg(forest(effects))
 
 
 @settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
