@@ -14,7 +14,6 @@ from reports import serving
 from reports.contents import report
 from reports.pages import Picture, Section, Table, Text
 from reports.select import Selection
-from reports.write import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +151,6 @@ def test_an_sla_that_no_rate_met_leaves_no_percentiles(tmp_path: Path) -> None:
     assert {line.get_markerfacecolor() for line in lines if line.get_linestyle() == "None"} == {
         "white"
     }
-    assert FORMATS["pdf"](run, lambda: report(run))["report.pdf"]
 
 
 def test_a_selection_leaves_the_rest_out(run: Run) -> None:
