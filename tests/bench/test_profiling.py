@@ -87,6 +87,7 @@ class TestTraces:
         assert f"tensorboard --logdir '{to}'" in said.out
         assert "ui.perfetto.dev" in said.out
 
+    @pytest.mark.slow
     def test_bf16_is_seen_in_its_arm_alone_and_the_difference_says_so(
         self, tmp_path: Path, leanrec: Leanrec
     ) -> None:
