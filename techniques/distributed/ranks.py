@@ -229,10 +229,11 @@ class EmbeddingShard(_Distributed):
     Source: the hybrid parallelism of Naumov et al., "Deep Learning Recommendation Model for
     Personalization and Recommendation Systems", arXiv:1906.00091, with the row-wise sharding of
     Ivchenko et al., "TorchRec", RecSys 2022, by all-to-all collectives of torch.distributed, which
-    know every optimiser on every device. (TorchRec's own kernels know no Adam on a CPU; on a
+    serve every optimiser on every device. (TorchRec's fused kernels know no Adam on a CPU; on a
     cluster of CUDA devices it is the library to take.) Each rank holds 1 ÷ `ranks` of the tables
     and of their moments, and sends, for each distinct id of its share of a batch, the id, a row and
     a gradient, in place of whole tables: far less than `ddp` where tables are large beside a batch.
+    A look-up takes three collectives, and one backwards, which a link's delay makes dear.
     Rows fall to ranks in equal blocks of ids, so a rank that holds the popular ones is asked for
     more. An update is that of one process. For validation the trainer keeps a whole copy of the
     weights beside, which is not counted as state.

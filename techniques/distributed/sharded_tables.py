@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,10 @@ class TableSharded(Joined):
         optimiser.load_state_dict(self._changed(optimiser, state, ShardedTable.own))
 
     def _changed(
-        self, optimiser: torch.optim.Optimizer, state: dict[str, Any], change: Any
+        self,
+        optimiser: torch.optim.Optimizer,
+        state: dict[str, Any],
+        change: Callable[[ShardedTable, Tensor], Tensor],
     ) -> dict[str, Any]:
         """`state` with `change` made to the moments of tables; steps are scalars, and stay."""
         by_weight = {id(sharded.part.weight): sharded for sharded in self.tables.values()}
