@@ -93,8 +93,10 @@ def _same(before: list[Trial], trials: list[Trial]) -> bool:
 @contextmanager
 def _without_collections() -> Iterator[None]:
     """Without the garbage collector, which would look through millions of rows again and again
-    and find nothing: rows hold no cycles. What was made is left out of later collections."""
+    and find nothing: rows hold no cycles. What was made is left out of later collections, so that
+    what is garbage already must go before."""
     enabled = gc.isenabled()
+    gc.collect()
     gc.disable()
     try:
         yield
