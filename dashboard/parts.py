@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from reports.pages import Block, Heading, Items, Picture, Section, Table
 
-PICTURES = 2  # in a part
+MARKS = 120  # drawn by the pictures in a part; a picture alone may hold more
+FRAME = 20  # marks that axes and titles take as long to draw as
 ROWS = 200  # of tables and lists in a part
 
 
@@ -85,4 +86,6 @@ def _rows(block: Block) -> int:
 
 
 def _weight(block: Block) -> float:
-    return 1 / PICTURES if isinstance(block, Picture) else _rows(block) / ROWS
+    if isinstance(block, Picture):
+        return (FRAME + block.marks) / MARKS
+    return _rows(block) / ROWS

@@ -66,10 +66,11 @@ class Table:
 @dataclass(frozen=True)
 class Picture:
     """A figure, drawn once it is asked for, with what it shows in words for those who cannot see
-    it."""
+    it. marks: how much there is to draw, in effects."""
 
     draw: Callable[[], Figure]
     alternative: str
+    marks: int = 0
 
     @cached_property
     def svg(self) -> str:
@@ -201,8 +202,9 @@ def quality_speed_blocks(run: Run) -> tuple[Block, ...]:
         Picture(
             partial(figures.quality_speed, run, *key),
             f"Quality against speed of each stack on {' '.join(key)}; the numbers are in Effects.",
+            marks,
         )
-        for key in figures.speed_scenarios(run)
+        for key, marks in figures.speed_scenarios(run).items()
     )
     return pictures or (Text("No stack has both a speed and a quality yet."),)
 
@@ -223,7 +225,11 @@ def effect_blocks(run: Run) -> tuple[Block, ...]:
     for title, found in groups.items():
         blocks.append(Heading(title))
         blocks += [
-            Picture(partial(figures.forest, drawn), f"Effects and intervals: {title}, {what}.")
+            Picture(
+                partial(figures.forest, drawn),
+                f"Effects and intervals: {title}, {what}.",
+                len(drawn),
+            )
             for what, drawn in figures.forests(found)
         ]
         blocks.append(Table(partial(_numbers, found), f"Numbers: {title}", True))
