@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from reports.pages import Block, Heading, Items, Picture, Section, Table
 
-PICTURES = 2  # in a part
+MARKS = 120  # drawn by the pictures in a part; a picture alone may hold more
+FRAME = 20  # marks that axes and titles take as long to draw as
 ROWS = 200  # of tables and lists in a part
 
 
@@ -33,14 +34,13 @@ def parts(view: str, sections: Iterable[Section]) -> tuple[tuple[Piece, ...], ..
     """
     done: list[tuple[Piece, ...]] = []
     current: list[Piece] = []
-    weight = 0.0
+    marks = rows = 0
     for piece in _pieces(view, sections):
-        more = _weight(piece.block)
-        if weight and weight + more > 1:
+        marks, rows = marks + _marks(piece.block), rows + _rows(piece.block)
+        if current and (marks > MARKS or rows > ROWS):
             done.append(tuple(current))
-            current, weight = [], 0.0
+            current, marks, rows = [], _marks(piece.block), _rows(piece.block)
         current.append(piece)
-        weight += more
     return (*done, tuple(current))
 
 
@@ -84,5 +84,5 @@ def _rows(block: Block) -> int:
     return 0
 
 
-def _weight(block: Block) -> float:
-    return 1 / PICTURES if isinstance(block, Picture) else _rows(block) / ROWS
+def _marks(block: Block) -> int:
+    return FRAME + block.marks if isinstance(block, Picture) else 0

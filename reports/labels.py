@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
-from matplotlib.transforms import Bbox
 
+Box = list[float]  # left, bottom, right, top, in pixels
 _DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 _DISTANCES = (6.0, 14.0, 26.0, 40.0, 58.0, 80.0, 104.0)  # points
 _LONGEST = 44  # characters
@@ -37,7 +37,7 @@ def label(ax: Axes, points: list[Named], renderer: RendererBase) -> None:
     if figure is None or not points:
         return
     scale = figure.dpi / 72
-    frame = ax.get_window_extent(renderer)
+    frame: Box = [float(end) for end in ax.get_window_extent(renderer).extents]
     taken = [box for point in points for box in _boxes(ax, point, scale)]
     for point in sorted(points, key=lambda p: -p.x):
         shown = point.name if len(point.name) <= _LONGEST else point.name[: _LONGEST - 1] + "…"
@@ -45,14 +45,14 @@ def label(ax: Axes, points: list[Named], renderer: RendererBase) -> None:
         size = text.get_window_extent(renderer)
         text.remove()
         x, y = ax.transData.transform((point.x, point.y))
-        best = (math.inf, Bbox.unit(), 0.0)
+        best: tuple[float, Box, float] = (math.inf, [0.0] * 4, 0.0)
         for distance in _DISTANCES:
             for dx, dy in _DIRECTIONS:
                 left = x + dx * distance * scale - size.width * (1 - dx) / 2
                 bottom = y + dy * distance * scale - size.height * (1 - dy) / 2
-                box = Bbox.from_bounds(left, bottom, size.width, size.height)
+                box = [left, bottom, left + size.width, bottom + size.height]
                 cost = 50 * sum(_shared(box, other) for other in taken)
-                cost += 3 * (box.width * box.height - _shared(box, frame)) + distance
+                cost += 3 * (size.width * size.height - _shared(box, frame)) + distance
                 if cost < best[0]:
                     best = (cost, box, distance)
         _, box, distance = best
@@ -67,7 +67,7 @@ def label(ax: Axes, points: list[Named], renderer: RendererBase) -> None:
         ax.annotate(
             shown,
             (point.x, point.y),
-            xytext=((box.x0 - x) / scale, (box.y0 - y) / scale),
+            xytext=((box[0] - x) / scale, (box[1] - y) / scale),
             textcoords="offset points",
             fontsize=9,
             color=point.colour,
@@ -78,22 +78,23 @@ def label(ax: Axes, points: list[Named], renderer: RendererBase) -> None:
         )
 
 
-def _boxes(ax: Axes, point: Named, scale: float) -> list[Bbox]:
+def _boxes(ax: Axes, point: Named, scale: float) -> list[Box]:
     """What the marker and its two bars cover, in pixels."""
     x, y = ax.transData.transform((point.x, point.y))
     reach = _DOT * scale
-    boxes = [Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)]
+    boxes: list[Box] = [[x - reach, y - reach, x + reach, y + reach]]
     ends = [ax.transData.transform((x_end, point.y)) for x_end in point.x_ends]
     if all(math.isfinite(e[0]) for e in ends):
-        boxes.append(Bbox.from_extents(ends[0][0], y - 2, ends[1][0], y + 2))
+        low, high = sorted(e[0] for e in ends)
+        boxes.append([low, y - 2, high, y + 2])
     ends = [ax.transData.transform((point.x, y_end)) for y_end in point.y_ends]
     if all(math.isfinite(e[1]) for e in ends):
         low, high = sorted(e[1] for e in ends)
-        boxes.append(Bbox.from_extents(x - 2, low, x + 2, high))
+        boxes.append([x - 2, low, x + 2, high])
     return boxes
 
 
-def _shared(a: Bbox, b: Bbox) -> float:
-    width = min(a.x1, b.x1) - max(a.x0, b.x0)
-    height = min(a.y1, b.y1) - max(a.y0, b.y0)
-    return max(width, 0.0) * max(height, 0.0)
+def _shared(a: Box, b: Box) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return width * height if width > 0 and height > 0 else 0.0

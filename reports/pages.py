@@ -66,10 +66,11 @@ class Table:
 @dataclass(frozen=True)
 class Picture:
     """A figure, drawn once it is asked for, with what it shows in words for those who cannot see
-    it."""
+    it. marks: how much there is to draw, in effects."""
 
     draw: Callable[[], Figure]
     alternative: str
+    marks: int = 0
 
     @cached_property
     def svg(self) -> str:
@@ -194,7 +195,11 @@ def effect_blocks(run: Run) -> tuple[Block, ...]:
     for title, found in groups.items():
         blocks.append(Heading(title))
         blocks += [
-            Picture(partial(forest.forest, drawn), f"Effects and intervals: {title}, {what}.")
+            Picture(
+                partial(forest.forest, drawn),
+                f"Effects and intervals: {title}, {what}.",
+                len(drawn),
+            )
             for what, drawn in forest.forests(found)
         ]
         blocks.append(Table(partial(_numbers, found), f"Numbers: {title}", True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,15 +48,14 @@ class _View:
     absolute: bool  # the treatment's own figure, not its ratio to the control
 
 
-def speed_scenarios(run: Run) -> list[tuple[str, str, str]]:
-    """The (baseline, scenario, device) for which quality can be drawn against speed."""
-    return list(
-        dict.fromkeys(
-            (baseline, column.scenario, device)
-            for column in SPEED
-            for (baseline, stack, device), own in run.effects_of_stacks.items()
-            if _pairs_of(stack, own, column)
-        )
+def speed_scenarios(run: Run) -> Counter[tuple[str, str, str]]:
+    """The (baseline, scenario, device) for which quality can be drawn against speed, in their
+    order, each with the number of pairs to draw."""
+    return Counter(
+        (baseline, column.scenario, device)
+        for column in SPEED
+        for (baseline, stack, device), own in run.effects_of_stacks.items()
+        for _ in _pairs_of(stack, own, column)
     )
 
 

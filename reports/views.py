@@ -63,8 +63,9 @@ def quality_speed_blocks(run: Run, limits: Limits | None = None) -> tuple[Block,
         Picture(
             partial(tradeoff.quality_speed, run, *key, limits=limits),
             f"Quality against speed of each stack on {' '.join(key)}; the numbers are in Effects.",
+            marks,
         )
-        for key in tradeoff.speed_scenarios(run)
+        for key, marks in tradeoff.speed_scenarios(run).items()
     ]
     if not blocks:
         return (Text("No stack has both a speed and a quality yet."),)
@@ -119,7 +120,11 @@ def _forests(run: Run, name: Name) -> tuple[Block, ...]:
             continue
         blocks.append(Heading(column.title))
         blocks += [
-            Picture(partial(forest, group, name), f"{column.title}: effects and intervals.")
+            Picture(
+                partial(forest, group, name),
+                f"{column.title}: effects and intervals.",
+                len(group),
+            )
             for _, group in forests(found)
             if any(e.stack != CONTROL for e in group)
         ]

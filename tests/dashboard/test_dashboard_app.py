@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from bench.limits import Limits, findings
 from bench.profiles.record import FILE, folder_in, write_profile
 from bench.run import Run, Underway, write_json
 from dashboard.app import BASELINE, TECHNIQUE, TRADE_OFF, VIEWS
-from dashboard.parts import PICTURES
 from reports import figures, tables
 from reports import format as fmt
 
@@ -261,8 +259,9 @@ def test_a_view_of_many_figures_is_shown_in_parts(open_app, run_folder: Path) ->
     app.number_input(key="part").set_value(1).run()
     assert [heading.value for heading in app.subheader] != first
     app.number_input(key="part").set_value(2).run()
-    app.multiselect(key="baseline").set_value(["dcnv2"]).run()
+    app.multiselect(key="baseline").set_value(["dcnv2", "two-tower"]).run()
     assert app.number_input(key="part").value == 1
+    app.multiselect(key="baseline").set_value(["dcnv2"]).run()
     app.multiselect(key="scenario").set_value(["offline"]).run()
     assert not app.exception
     assert "part" not in app.query_params
@@ -285,11 +284,15 @@ def test_a_filter_that_was_asked_for_before_costs_no_work(  # type: ignore[no-un
         counted = functools.partial(count, calls, name, original)
         monkeypatch.setattr(reading if owner is not figures else figures, name, counted)
     app = open_app(tmp_path, view="Effects")
-    assert Counter(calls) == {"read_trial": 20, "estimates_of": 2, "svg": PICTURES}
+    assert {name: calls.count(name) for name in ("read_trial", "estimates_of")} == {
+        "read_trial": 20,
+        "estimates_of": 2,
+    }
     app.multiselect(key="baseline").set_value(["baseline-1"]).run()
-    assert Counter(calls) == {"read_trial": 20, "estimates_of": 2, "svg": 2 * PICTURES}
+    drawn = calls.count("svg")
+    assert 0 < drawn < 10
     app.multiselect(key="baseline").set_value([]).run()
-    assert Counter(calls) == {"read_trial": 20, "estimates_of": 2, "svg": 2 * PICTURES}
+    assert len(calls) == 20 + 2 + drawn
 
 
 def count(calls: list[str], name: str, original: Callable[..., Any], *arguments: Any) -> Any:
