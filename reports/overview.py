@@ -97,7 +97,7 @@ def _cell(
         for mark, group in groups.items():
             lines.append(f"{mark} {column.title} {_most(group)}".rstrip())
     if not lines:
-        lines = [f"– {next(iter(dict.fromkeys(states.values())), 'not planned')}"]
+        lines = [f"– {next((s for s in states.values() if s != '–'), 'not planned')}"]
     return "\n".join(lines), told
 
 
