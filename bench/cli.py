@@ -240,7 +240,7 @@ def profile(
     from bench.plan import make_plan
     from bench.profiling import plan_of_run, profile_cell
     from bench.suite import load_suite
-    from reports.profile_terminal import show_profile
+    from reports.profiles.terminal import show_profile
 
     keep_freed_memory()
     for path in plugin:

@@ -29,7 +29,7 @@ from reports import html_page, numbers, pages, serving, views
 from reports.answer import progress, state
 from reports.markdown_page import plain
 from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
-from reports.profile_page import profile_sections
+from reports.profiles.page import profile_sections
 from reports.select import Selection, techniques_of
 
 ANY = "any"

@@ -11,10 +11,8 @@ from bench.profiles.record import FILE, Profile, folder_in, read_profile
 from bench.records import CONTROL
 from bench.run import Run
 from reports import format as fmt
-from reports import profile_figures as figures
-from reports import profile_tables as tables
-from reports import profile_words as words
 from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
+from reports.profiles import figures, tables, words
 
 TIMED = ("offline", "single-stream", "train")  # of the scenarios that come with the suite
 

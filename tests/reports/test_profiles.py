@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 
 from bench.profiles.record import FILE, Kernel, Profile, folder_in, write_profile
 from bench.run import Run
-from reports import figures, html_page, profile_figures, profile_tables
-from reports import profile_words as words
+from reports import figures, html_page
 from reports.pages import Items, Section, Table, Text
-from reports.profile_page import profile_blocks, profile_sections
+from reports.profiles import figures as profile_figures
+from reports.profiles import tables as profile_tables
+from reports.profiles import words
+from reports.profiles.page import profile_blocks, profile_sections
 
 
 def text_of(*sections: Section) -> str:

@@ -9,7 +9,7 @@ from bench.profiles.parts import PARTS
 from bench.profiles.record import ArmProfile, Profile
 from bench.profiles.roofline import placed
 from reports import format as fmt
-from reports.profile_words import PART_NAMES, calls_of, rest_of, signed_percent, time_of
+from reports.profiles.words import PART_NAMES, calls_of, rest_of, signed_percent, time_of
 
 TOP = 15
 

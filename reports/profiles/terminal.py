@@ -11,8 +11,7 @@ from rich.table import Table
 
 from bench.profiles.record import FILE, Profile
 from reports import format as fmt
-from reports import profile_tables as tables
-from reports import profile_words as words
+from reports.profiles import tables, words
 
 
 def show_profile(profile: Profile, folder: Path, diff: bool, console: Console) -> None:

@@ -17,7 +17,7 @@ from bench.profiles.roofline import placed
 from reports import format as fmt
 from reports.figures import FAINT, INK, MARKERS, PALETTE
 from reports.labels import Named, label
-from reports.profile_words import PART_NAMES, time_of
+from reports.profiles.words import PART_NAMES, time_of
 
 ARM_COLOURS = PALETTE[0], PALETTE[1]
 _PART_COLOURS = dict(
