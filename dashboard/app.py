@@ -6,7 +6,6 @@ Started by ``leanrec dashboard RUN…``, which is ``streamlit run dashboard/app.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -18,23 +17,21 @@ import streamlit as st
 
 from baselines.errors import LeanRecError
 from bench.limits import Limits
-from bench.protocol import QualityMargin
 from bench.reading import Stamp, stamp
 from bench.recommend import Objective, require_objective
 from bench.records import CONTROL
 from bench.run import Run, underway
 from dashboard.loading import load
 from dashboard.parts import Piece, parts
+from dashboard.sidebar import choice, limits, selection
 from reports import html_page, numbers, pages, serving, views
 from reports.answer import progress, state
 from reports.markdown_page import plain
 from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
 from reports.profiles.page import profile_sections
-from reports.select import Selection, techniques_of
+from reports.select import Selection
 
-ANY = "any"
 EVERY = 2.0  # seconds between two looks at the files of a run in progress
-_POSITIVE = re.compile(r"\d{1,12}(\.\d{1,6})?|\.\d{1,6}")
 
 
 @dataclass(frozen=True)
@@ -117,22 +114,22 @@ def main(folders: list[Path]) -> None:
     folder = folders[0]
     if len(folders) > 1:
         names = [str(folder) for folder in folders]
-        folder = folders[names.index(_choice("Run", "run", names))]
+        folder = folders[names.index(choice("Run", "run", names))]
     seen = stamp(folder)
     try:
         run = load(folder, seen)
     except LeanRecError as error:
         st.error(plain(str(error)))
         return
-    view = _choice("View", "view", list(VIEWS))
-    asked = Asked(_selection(run))
+    view = choice("View", "view", list(VIEWS))
+    asked = Asked(selection(run))
     if view in (TECHNIQUE, BASELINE):
         asked = _of_one(asked, asked.selection.of(run), view)
     if view == DECIDE:
-        objective = _choice("Objective", "objective", list(get_args(Objective)))
+        objective = choice("Objective", "objective", list(get_args(Objective)))
         asked = replace(asked, objective=require_objective(objective))
     if view in (DECIDE, TRADE_OFF):
-        asked = _limited(asked)
+        asked = replace(asked, limits=limits())
     if view == COMPARE:
         asked = _compared(asked, folders, folder)
     st.title(plain(f"LeanRec: {run.plan.suite}"))
@@ -203,31 +200,6 @@ def _show(view: str, part: tuple[Piece, ...]) -> None:
         _offer_files(piece.whole, piece.name)
 
 
-def _selection(run: Run) -> Selection:
-    cells = [p.cell for p in run.plan.cells]
-    techniques = (name for cell in cells for name in techniques_of(cell.stack))
-    return Selection(
-        baselines=_choices("Baseline", "baseline", (cell.baseline for cell in cells)),
-        techniques=_choices("Technique", "technique", techniques),
-        scenarios=_choices("Scenario", "scenario", (cell.scenario for cell in cells)),
-        metrics=_choices("Metric", "metric", (e.metric for e in run.effects)),
-    )
-
-
-def _limited(asked: Asked) -> Asked:
-    """With the limits of the sidebar, kept in the address of the page."""
-    quality = _choice("Quality loss at most", "quality", [ANY, *get_args(QualityMargin)])
-    figures = [
-        _figure(label, key)
-        for label, key in (
-            ("Speed-up at least (times)", "speedup"),
-            ("Latency at most (ms)", "latency"),
-            ("Peak memory at most (MiB)", "memory"),
-        )
-    ]
-    return replace(asked, limits=Limits.of(None if quality == ANY else quality, *figures))
-
-
 def _of_one(asked: Asked, run: Run, view: str) -> Asked:
     """About one stack or baseline of the part that is shown; about none where it holds none."""
     cells = [p.cell for p in run.plan.cells]
@@ -237,7 +209,7 @@ def _of_one(asked: Asked, run: Run, view: str) -> Asked:
     }[view]
     known = list(dict.fromkeys(names))
     return replace(
-        asked, one=_choice(f"{view} shown", f"one-{view.lower()}", known, True) if known else ""
+        asked, one=choice(f"{view} shown", f"one-{view.lower()}", known, True) if known else ""
     )
 
 
@@ -246,43 +218,8 @@ def _compared(asked: Asked, folders: list[Path], folder: Path) -> Asked:
     others = [str(other) for other in folders if other != folder]
     if not others:
         return asked
-    earlier = Path(_choice("Compare with", "with", others))
+    earlier = Path(choice("Compare with", "with", others))
     return replace(asked, earlier=earlier, earlier_stamp=stamp(earlier))
-
-
-def _figure(label: str, key: str) -> float | None:
-    """A positive number of the sidebar, kept in the address; None where it is left empty."""
-    if key not in st.session_state:
-        text = st.query_params.get(key, "")
-        st.session_state[key] = float(text) if _POSITIVE.fullmatch(text) else None
-    value: float | None = st.sidebar.number_input(label, min_value=1e-6, value=None, key=key)
-    if value is None:
-        st.query_params.pop(key, None)
-    else:
-        st.query_params[key] = f"{value:g}"
-    return value
-
-
-def _choice(label: str, key: str, options: list[str], folded: bool = False) -> str:
-    """One of `options`, kept in the address of the page; folded: only the one is seen."""
-    wanted = st.session_state.get(key, st.query_params.get(key))
-    st.session_state[key] = wanted if wanted in options else options[0]
-    if folded:
-        chosen = st.sidebar.selectbox(label, options, key=key)
-    else:
-        chosen = st.sidebar.radio(label, options, key=key, format_func=plain)
-    st.query_params[key] = chosen
-    return chosen
-
-
-def _choices(label: str, key: str, options: Iterable[str]) -> list[str]:
-    """Some of `options`, kept in the address of the page; none means all."""
-    known = list(dict.fromkeys(options))
-    wanted = st.session_state.get(key, st.query_params.get_all(key))
-    st.session_state[key] = [name for name in wanted if name in known]
-    chosen = st.sidebar.multiselect(label, known, key=key, placeholder="All")
-    st.query_params[key] = chosen
-    return chosen
 
 
 def _warn(run: Run) -> None:
