@@ -120,6 +120,5 @@ def _bytes(value: Any) -> float:
     whole = value.numel() * value.element_size()
     if value.layout is not torch.strided or not value.numel():
         return whole
-    return min(
-        whole, value.untyped_storage().nbytes()
-    )  # an expanded tensor is smaller than it looks
+    # An expanded tensor is smaller than it looks.
+    return min(whole, value.untyped_storage().nbytes())

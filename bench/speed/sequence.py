@@ -18,8 +18,6 @@ from bench.speed import Goal, SpeedRow, race, rate_row
 
 WORK = "SASRec training"
 LENGTH, DIM, BLOCKS, HEADS, DROPOUT, BATCH, RATE = 50, 64, 2, 2, 0.2, 128, 1e-3
-
-
 SHORT_USERS, SHORT_ITEMS, SHORT_MEAN = 3000, 12_000, 9  # near the shape of Amazon Beauty
 
 

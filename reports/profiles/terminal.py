@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from reports.profiles import tables, words
 def show_profile(profile: Profile, folder: Path, diff: bool, console: Console) -> None:
     """Print what the profile says; with `diff` the difference by operator instead of the operators
     of each arm."""
-    say = lambda text: console.print(text, markup=False, highlight=False)  # noqa: E731
+    say = partial(console.print, markup=False, highlight=False)
     say(words.about(profile))
     say(words.by_the_clock(profile))
     say(words.trust(profile))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,13 @@ import pytest
 import torch
 
 from bench.device import Device, get_device
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Gives the threads back that a test has taken: trials in this process set them."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
-import torch
 
 from baselines.data.sources import cache_dir
 from bench.protocol import Protocol
@@ -76,10 +72,3 @@ def accusations(rows: list[AnyRow]) -> set[str]:
     """The names of the failures found in a trial that ended well."""
     assert end_of(rows).status == "ok", end_of(rows).cause
     return {row.name for row in rows if isinstance(row, EventRow) and row.severity == "failure"}
-
-
-@pytest.fixture(autouse=True)
-def as_it_was() -> Iterator[None]:
-    """Resets the threads afterwards."""
-    yield
-    torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_trials import accusations, as_it_was, run  # noqa: F401 - fixtures
+from small_trials import accusations, run
 
 from bench.device import get_device
 from bench.plan import make_plan

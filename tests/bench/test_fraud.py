@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_trials import DCNV2, accusations, as_it_was, run  # noqa: F401 - fixtures
+from small_trials import DCNV2, accusations, run
 
 from bench import memory
 from bench.records import BlockRow, EventRow, QualityRow

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_trials import DCNV2, FRAUDS, as_it_was  # noqa: F401 - fixtures
+from small_trials import DCNV2, FRAUDS
 
 from baselines.base import DATASETS, Dataset, Recipe
 from baselines.data import planted
@@ -31,7 +31,7 @@ WIDE = 'dcnv2(dataset="planted(rows=1000, ids=300)", width=128, depth=2, cross_l
 
 
 @pytest.fixture(autouse=True)
-def _plugin(as_it_was: None) -> None:  # noqa: F811 - the fixture
+def _plugin() -> None:
     load_plugin(FRAUDS)
 
 

@@ -10,9 +10,8 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from small_trials import (  # noqa: F401 - two are fixtures
+from small_trials import (
     accusations,
-    as_it_was,
     run,
 )
 from torch import Tensor, nn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def run(
     folder: Path,
     plan: Plan,
-    workers: FakeWorkers,
+    workers: Callable[..., Trial],
     monkeypatch: pytest.MonkeyPatch,
     tell: Any = lambda progress: None,
 ) -> Summary:
@@ -288,7 +288,7 @@ class TestProgress:
             seen.append(underway(folder))
             return workers(spec, *rest)
 
-        run(folder, toy_plan("fast"), look, patched(monkeypatch))  # type: ignore[arg-type]
+        run(folder, toy_plan("fast"), look, patched(monkeypatch))
         assert len(seen) == len(workers.specs)
         for now, spec in zip(seen, workers.specs, strict=True):
             assert now is not None

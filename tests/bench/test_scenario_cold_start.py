@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_trials import (  # noqa: F401 - two are fixtures
+from small_trials import (
     DCNV2,
     FRAUDS,
     accusations,
-    as_it_was,
     end_of,
     run,
 )

@@ -3,10 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_trials import (  # noqa: F401 - two are fixtures
+from small_trials import (
     QUICK,
     accusations,
-    as_it_was,
     run,
 )
 

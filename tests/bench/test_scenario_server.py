@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from simulated import SimulatedClock
-from small_trials import (  # noqa: F401 - two are fixtures
-    FRAUDS,
+from small_trials import (
     QUICK,
     accusations,
-    as_it_was,
     end_of,
     run,
 )

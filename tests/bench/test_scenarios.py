@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_trials import (  # noqa: F401 - two are fixtures
+from small_trials import (
     DCNV2,
     FRAUDS,
     QUICK,
     accusations,
-    as_it_was,
     run,
 )
 from torch.nn.functional import binary_cross_entropy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_trials import DCNV2, FRAUDS, as_it_was, end_of, run  # noqa: F401 - one is a fixture
+from small_trials import DCNV2, FRAUDS, end_of, run
 from torch import nn
 
 from baselines.base import Recipe
@@ -28,7 +28,7 @@ SASREC = 'sasrec(dataset="planted(rows=2000, ids=50)", length=8, embedding_dim=8
 
 
 @pytest.fixture(autouse=True)
-def _plugin(as_it_was: None) -> None:  # noqa: F811 - the fixture
+def _plugin() -> None:
     load_plugin(FRAUDS)
 
 

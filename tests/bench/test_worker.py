@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from front_door import until
-from small_trials import (  # noqa: F401 - two are fixtures
+from small_trials import (
     FRAUDS,
     accusations,
-    as_it_was,
     end_of,
     run,
     spec,

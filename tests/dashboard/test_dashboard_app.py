@@ -23,10 +23,11 @@ from reports import figures, tables
 from reports import format as fmt
 
 APP = str(Path(dashboard.app.__file__))
+OpenApp = Callable[..., AppTest]
 
 
 @pytest.fixture
-def open_app(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def open_app(monkeypatch: pytest.MonkeyPatch) -> OpenApp:
     def start(*folders: Path, **query: str | list[str]) -> AppTest:
         monkeypatch.setattr("sys.argv", [APP, *map(str, folders)])
         app = AppTest.from_file(APP, default_timeout=300)
@@ -42,20 +43,22 @@ def html(app: AppTest) -> str:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_view_opens_without_an_exception(open_app, run_folder: Path, view: str) -> None:  # type: ignore[no-untyped-def]
+def test_every_view_opens_without_an_exception(
+    open_app: OpenApp, run_folder: Path, view: str
+) -> None:
     app = open_app(run_folder, view=view)
     assert not app.exception
     assert not app.error
     assert app.header
 
 
-def test_the_matrix_is_the_reports_matrix(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_matrix_is_the_reports_matrix(open_app: OpenApp, run_folder: Path) -> None:
     shown = html(open_app(run_folder, view="Verdicts"))
     for text in tables.verdict_matrix(Run.load(run_folder))["Throughput"]:
         assert text in shown
 
 
-def test_filters_come_from_the_address(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_filters_come_from_the_address(open_app: OpenApp, run_folder: Path) -> None:
     app = open_app(run_folder, view="Verdicts", baseline="two-tower", technique="bf16")
     shown = html(app)
     assert "two-tower" in shown
@@ -63,7 +66,7 @@ def test_filters_come_from_the_address(open_app, run_folder: Path) -> None:  # t
     assert "int8-linear" not in shown
 
 
-def test_a_filter_chosen_goes_to_the_address(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_filter_chosen_goes_to_the_address(open_app: OpenApp, run_folder: Path) -> None:
     app = open_app(run_folder, view="Effects")
     app.multiselect(key="scenario").set_value(["offline"]).run()
     assert app.query_params["scenario"] == "offline"
@@ -73,18 +76,20 @@ def test_a_filter_chosen_goes_to_the_address(open_app, run_folder: Path) -> None
     }
 
 
-def test_a_metric_can_be_chosen(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_metric_can_be_chosen(open_app: OpenApp, run_folder: Path) -> None:
     app = open_app(run_folder, view="Effects", metric=["auc"], baseline=["dcnv2"])
     assert [set(frame.value["Metric"]) for frame in app.dataframe] == [{"auc"}]
 
 
-def test_names_in_the_address_that_do_not_exist_are_ignored(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_names_in_the_address_that_do_not_exist_are_ignored(
+    open_app: OpenApp, run_folder: Path
+) -> None:
     app = open_app(run_folder, view="Nowhere", baseline="<script>", metric="none")
     assert not app.exception
     assert app.radio(key="view").value == "Overview"
 
 
-def test_another_run_can_be_chosen(open_app, run_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_another_run_can_be_chosen(open_app: OpenApp, run_folder: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", {"compile": Truth({4096: 2.0})}, ["mine"], processes=2)
     app = open_app(run_folder, other, view="Verdicts", baseline="dcnv2")
     app.radio(key="run").set_value(str(other)).run()
@@ -101,8 +106,8 @@ def crashed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("view", ["Answer", "Effects"])
-def test_a_corrupt_record_of_a_run_in_progress_is_a_message(  # type: ignore[no-untyped-def]
-    open_app, crashed: Path, view: str
+def test_a_corrupt_record_of_a_run_in_progress_is_a_message(
+    open_app: OpenApp, crashed: Path, view: str
 ) -> None:
     app = open_app(crashed, view=view)
     assert not app.exception
@@ -112,31 +117,31 @@ def test_a_corrupt_record_of_a_run_in_progress_is_a_message(  # type: ignore[no-
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_an_empty_run_is_a_message(open_app, tmp_path: Path, view: str) -> None:  # type: ignore[no-untyped-def]
+def test_an_empty_run_is_a_message(open_app: OpenApp, tmp_path: Path, view: str) -> None:
     folder = write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=0, finished=False)
     app = open_app(folder, view=view)
     assert not app.exception
     assert app.info or any("provisional" in element.value for element in app.markdown)
 
 
-def test_a_missing_run_is_a_message(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_run_is_a_message(open_app: OpenApp, tmp_path: Path) -> None:
     app = open_app(tmp_path / "nowhere")
     assert not app.exception
     assert "is not a run" in app.error[0].value
 
 
-def test_an_unreadable_plan_is_a_message(open_app, crashed: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_unreadable_plan_is_a_message(open_app: OpenApp, crashed: Path) -> None:
     (crashed / "plan.json").write_text("{")
     app = open_app(crashed)
     assert not app.exception
     assert "is not readable" in app.error[0].value
 
 
-def test_no_run_is_a_message(open_app) -> None:  # type: ignore[no-untyped-def]
+def test_no_run_is_a_message(open_app: OpenApp) -> None:
     assert "No run was given" in open_app().error[0].value
 
 
-def test_limits_come_from_the_address_and_decide(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_limits_come_from_the_address_and_decide(open_app: OpenApp, run_folder: Path) -> None:
     app = open_app(run_folder, view="Decide", baseline="dcnv2", speedup="1.2", quality="mlperf-99")
     assert not app.exception
     told = "\n".join(element.value for element in app.markdown)
@@ -147,7 +152,7 @@ def test_limits_come_from_the_address_and_decide(open_app, run_folder: Path) -> 
     assert "speedup" not in app.query_params
 
 
-def test_the_objective_can_be_chosen(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_objective_can_be_chosen(open_app: OpenApp, run_folder: Path) -> None:
     app = open_app(run_folder, view="Decide")
     app.radio(key="objective").set_value("size").run()
     assert any("smaller than the control" in element.value for element in app.markdown)
@@ -162,15 +167,15 @@ def test_the_objective_can_be_chosen(open_app, run_folder: Path) -> None:  # typ
         ({"speedup": "1e9", "latency": "-3", "objective": "nothing"}, ""),
     ],
 )
-def test_limits_that_nothing_is_held_to_are_a_message(  # type: ignore[no-untyped-def]
-    open_app, run_folder: Path, query: dict[str, str], said: str
+def test_limits_that_nothing_is_held_to_are_a_message(
+    open_app: OpenApp, run_folder: Path, query: dict[str, str], said: str
 ) -> None:
     app = open_app(run_folder, view="Decide", **query)
     assert not app.exception
     assert any(said in element.value for element in [*app.info, *app.markdown])
 
 
-def test_two_runs_are_compared(open_app, run_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_two_runs_are_compared(open_app: OpenApp, run_folder: Path, tmp_path: Path) -> None:
     truths = {"control": Truth(), "bf16": Truth({1: 0.7, 512: 2.9, 4096: 2.0})}
     later = write_run(tmp_path / "later", truths, ["dcnv2"])
     app = open_app(later, run_folder, view="Compare runs")
@@ -180,7 +185,7 @@ def test_two_runs_are_compared(open_app, run_folder: Path, tmp_path: Path) -> No
     assert any("two runs or more" in element.value for element in alone.markdown)
 
 
-def test_tables_and_figures_can_be_taken_away(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_tables_and_figures_can_be_taken_away(open_app: OpenApp, run_folder: Path) -> None:
     app = open_app(run_folder, view="Effects", baseline="dcnv2", scenario="offline")
     labels = [button.proto.label for button in app.get("download_button")]
     assert labels == ["PNG", "SVG"]
@@ -188,7 +193,7 @@ def test_tables_and_figures_can_be_taken_away(open_app, run_folder: Path) -> Non
     assert [button.proto.label for button in app.get("download_button")] == ["CSV"]
 
 
-def test_a_run_that_goes_on_is_read_again(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_that_goes_on_is_read_again(open_app: OpenApp, tmp_path: Path) -> None:
     truths = {"bf16": Truth({4096: 3.0})}
     write_run(tmp_path, truths, ["dcnv2"], processes=0, finished=False)
     app = open_app(tmp_path, view="Verdicts")
@@ -197,7 +202,7 @@ def test_a_run_that_goes_on_is_read_again(open_app, tmp_path: Path) -> None:  # 
     assert "3.00× faster" in html(app.run())
 
 
-def test_a_profile_put_into_a_run_is_shown(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_profile_put_into_a_run_is_shown(open_app: OpenApp, tmp_path: Path) -> None:
     folder = write_run(tmp_path, {"int8-linear": Truth()}, ["dcnv2"], processes=2)
     app = open_app(folder, view="Profile")
     assert not app.exception
@@ -215,7 +220,9 @@ def test_a_profile_put_into_a_run_is_shown(open_app, tmp_path: Path) -> None:  #
     assert "cannot be read" in app.warning[0].value
 
 
-def test_a_page_looks_again_by_itself_while_a_run_is_in_progress(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_page_looks_again_by_itself_while_a_run_is_in_progress(
+    open_app: OpenApp, tmp_path: Path
+) -> None:
     truths = {"bf16": Truth({4096: 3.0})}
     write_run(tmp_path, truths, ["dcnv2"], processes=0, finished=False)
     now = Underway(done=1, expected=5, seconds_left=90.0, doing="measure dcnv2 × bf16 #1")
@@ -230,8 +237,8 @@ def test_a_page_looks_again_by_itself_while_a_run_is_in_progress(open_app, tmp_p
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"done": "many"}'])
-def test_a_progress_that_is_not_readable_is_not_told(  # type: ignore[no-untyped-def]
-    open_app, tmp_path: Path, content: str
+def test_a_progress_that_is_not_readable_is_not_told(
+    open_app: OpenApp, tmp_path: Path, content: str
 ) -> None:
     write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=0, finished=False)
     (tmp_path / "progress.json").write_text(content)
@@ -241,8 +248,8 @@ def test_a_progress_that_is_not_readable_is_not_told(  # type: ignore[no-untyped
 
 
 def test_the_first_page_shows_every_stack_against_every_baseline(
-    open_app, run_folder: Path
-) -> None:  # type: ignore[no-untyped-def]
+    open_app: OpenApp, run_folder: Path
+) -> None:
     app = open_app(run_folder)
     shown = html(app)
     assert app.radio(key="view").value == "Overview"
@@ -252,7 +259,7 @@ def test_the_first_page_shows_every_stack_against_every_baseline(
     assert any("A Processor With 2 Cores" in element.value for element in app.markdown)
 
 
-def test_a_view_of_many_figures_is_shown_in_parts(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_view_of_many_figures_is_shown_in_parts(open_app: OpenApp, run_folder: Path) -> None:
     app = open_app(run_folder, view="Effects", part="2")
     first = [heading.value for heading in app.subheader]
     assert app.query_params["part"] == "2"
@@ -268,14 +275,16 @@ def test_a_view_of_many_figures_is_shown_in_parts(open_app, run_folder: Path) ->
 
 
 @pytest.mark.parametrize("part", ["0", "-1", "99", "x", "1e9"])
-def test_a_part_that_does_not_exist_is_the_nearest(open_app, run_folder: Path, part: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_part_that_does_not_exist_is_the_nearest(
+    open_app: OpenApp, run_folder: Path, part: str
+) -> None:
     app = open_app(run_folder, view="Effects", part=part)
     assert not app.exception
     assert app.header
 
 
-def test_a_filter_that_was_asked_for_before_costs_no_work(  # type: ignore[no-untyped-def]
-    open_app, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_filter_that_was_asked_for_before_costs_no_work(
+    open_app: OpenApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_large_run(tmp_path, baselines=2, stacks=5, metrics=6)
     calls: list[str] = []
@@ -300,7 +309,7 @@ def count(calls: list[str], name: str, original: Callable[..., Any], *arguments:
     return original(*arguments)
 
 
-def test_hostile_names_are_shown_as_text(open_app, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_hostile_names_are_shown_as_text(open_app: OpenApp, tmp_path: Path) -> None:
     folder = write_run(tmp_path, {"<script>x</script>": Truth()}, ["$a$ **b**"], processes=2)
     app = open_app(folder, view="Verdicts")
     assert not app.exception
@@ -312,8 +321,8 @@ def test_hostile_names_are_shown_as_text(open_app, tmp_path: Path) -> None:  # t
     ("view", "names"),
     [(TECHNIQUE, ["int8-linear", "bf16"]), (BASELINE, ["dcnv2", "two-tower"])],
 )
-def test_the_one_a_page_is_about_is_chosen_and_kept_in_the_address(  # type: ignore[no-untyped-def]
-    open_app, run_folder: Path, view: str, names: list[str]
+def test_the_one_a_page_is_about_is_chosen_and_kept_in_the_address(
+    open_app: OpenApp, run_folder: Path, view: str, names: list[str]
 ) -> None:
     key = f"one-{view.lower()}"
     app = open_app(run_folder, view=view, **{key: names[1]})
@@ -326,7 +335,9 @@ def test_the_one_a_page_is_about_is_chosen_and_kept_in_the_address(  # type: ign
     assert unknown.header[0].value == f"{names[0]}: effects"
 
 
-def test_a_technique_s_numbers_are_those_of_the_effects(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_technique_s_numbers_are_those_of_the_effects(
+    open_app: OpenApp, run_folder: Path
+) -> None:
     app = open_app(run_folder, view=TECHNIQUE, **{"one-technique": "bf16"}, metric="throughput")
     frame = app.dataframe[0].value
     expected = [
@@ -337,7 +348,7 @@ def test_a_technique_s_numbers_are_those_of_the_effects(open_app, run_folder: Pa
     assert sorted(frame["Effect [interval]"]) == sorted(expected)
 
 
-def test_a_part_without_a_technique_has_no_page_of_one(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_part_without_a_technique_has_no_page_of_one(open_app: OpenApp, run_folder: Path) -> None:
     truths = {"control": Truth()}
     folder = write_run(run_folder.parent / "alone", truths, ["dcnv2"], processes=2)
     (folder / "plan.json").write_text(
@@ -348,7 +359,7 @@ def test_a_part_without_a_technique_has_no_page_of_one(open_app, run_folder: Pat
     assert any("holds no technique" in element.value for element in app.markdown)
 
 
-def test_serving_shows_every_scenario_that_was_run(open_app, served_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_serving_shows_every_scenario_that_was_run(open_app: OpenApp, served_folder: Path) -> None:
     app = open_app(served_folder, view="Serving")
     assert not app.exception
     assert html(app).count("<img") == 5
@@ -359,7 +370,9 @@ def test_serving_shows_every_scenario_that_was_run(open_app, served_folder: Path
     assert sum("scenario is not selected" in text.value for text in part.markdown) == 3
 
 
-def test_limits_of_the_trade_off_are_those_of_the_decision(open_app, run_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_limits_of_the_trade_off_are_those_of_the_decision(
+    open_app: OpenApp, run_folder: Path
+) -> None:
     app = open_app(run_folder, view=TRADE_OFF, speedup="1.2")
     held = findings(Run.load(run_folder).effects, Limits.of(None, 1.2, None, None))
     shown = html(app)

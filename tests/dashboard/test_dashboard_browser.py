@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        pytest.skip("Chromium or chromedriver is not installed")
     with camera.browser() as found:
         yield found
 
@@ -77,8 +74,6 @@ def test_a_page_follows_a_run_until_it_is_finished_and_keeps_its_filters(
 
 
 def test_pictures_are_taken_of_the_pages_that_are_named(run_folder: Path, tmp_path: Path) -> None:
-    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        pytest.skip("Chromium or chromedriver is not installed")
     paths = camera.take(run_folder, tmp_path)
     assert [path.stem for path in paths] == list(camera.PICTURES)
     for path in paths:

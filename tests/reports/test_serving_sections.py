@@ -9,6 +9,7 @@ import pytest
 from synthetic_run import Truth, write_run
 from synthetic_serving import HITS, LINES, RATES, SERVING, SLA, STARTS, WAITS
 
+from bench.records import AnyRow, TrialRow
 from bench.run import Run
 from reports import serving
 from reports.contents import report
@@ -126,7 +127,7 @@ def test_a_restart_is_drawn_part_by_part(shown: dict[str, Section]) -> None:
 
 
 def test_records_without_curves_are_shown_as_far_as_they_go(tmp_path: Path) -> None:
-    def without(head):  # type: ignore[no-untyped-def]
+    def without(head: TrialRow) -> list[AnyRow]:
         return [row for row in SERVING["server"](head) if row.kind != "curve"]
 
     truths = {"bf16": Truth()}
