@@ -56,7 +56,8 @@ class Int8Linear(WideLinear):
 
     Source: dynamic quantisation of `torch.ao.nn.quantized`. Weights are int8 with a scale for
     each output; inputs are quantised at every call, with one scale for the batch, so an answer
-    depends a little on the requests that share its batch. Layers are a quarter the size.
+    depends a little on the requests that share its batch; steps of an input are 6·10⁻⁵ at least, so
+    inputs that are all smaller are lost. Layers are a quarter the size.
     Expect 3× and more on 1024-wide layers where the CPU has AVX512-VNNI. Layers under about 128
     wide, at few rows under 256 and at batch 1 under about 512, get slower: quantising their inputs
     costs more than it saves. The engine on x86 is FBGEMM, which on such a CPU beats oneDNN at few
