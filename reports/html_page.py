@@ -13,6 +13,11 @@ from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
 
 _WHOLE = ' class="whole"'  # an interval or a few words are not broken over lines
 _LONG = ' class="long"'  # a sentence takes a wide column rather than a tall row
+# In an image of a dark page: light and dark change places, hues stay. Not in files of its own.
+_DARK = (
+    "<style>@media (prefers-color-scheme: dark)"
+    "{svg{filter:invert(.91) hue-rotate(180deg)}}</style></svg>"
+)
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -50,7 +55,7 @@ def block(item: Block) -> str:
                 else found
             )
         case Picture(_, alternative):
-            data = base64.b64encode(item.svg.encode()).decode()
+            data = base64.b64encode(item.svg.replace("</svg>", _DARK).encode()).decode()
             alt = escape(alternative)
             return f'<img class="figure" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
 

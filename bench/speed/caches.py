@@ -1,5 +1,5 @@
-"""Row caches: look-ups beside a cache of one id at a time, hits beside what theory says, and how
-much of a slow store's time is hidden by looking ahead."""
+"""Row caches: look-ups beside a cache of one id at a time, hits beside what theory says, a slow
+store's time hidden by looking ahead, and the tail of a server's latency."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from baselines.data.draws import zipf
 from bench.caching import che, optimum, zipf_probabilities
 from bench.meters.clock import time_window
-from bench.speed import Goal, SpeedRow, race, rate_row
+from bench.serving.queue import Policy as Queue
+from bench.serving.queue import WallClock, poisson, serve
+from bench.speed import Goal, SpeedRow, compared, race, rate_row, time_row
 from techniques.caching.eviction import LRU
 from techniques.caching.prefetching import Prefetching
 from techniques.caching.row_cache import Policy, RowCache, StoredEmbedding
@@ -23,6 +25,7 @@ from techniques.caching.tiny_lfu import TinyLFU
 
 DIM, BATCH, EXPONENT, SHARE = 16, 4096, 1.05, 0.1
 WIDTH, LAYERS, ASKED, MICROSECONDS = 512, 12, 256, 50.0  # of the model that hides a store
+LOAD, FIELDS, SLOW = 0.8, 26, 100.0  # of a server: its share of the peak, ids a request, µs a row
 
 
 class OneByOne:
@@ -71,8 +74,9 @@ def stream(rows: int, batches: int, size: int, seed: int = 0) -> list[np.ndarray
 
 @torch.inference_mode()
 def rows(quick: bool = False) -> list[SpeedRow]:
-    """Look-ups a second, hit rates of LRU and W-TinyLFU, and the hidden share of a store's time."""
-    return [_look_ups(quick), *_hit_rates(quick), _hidden(quick)]
+    """Look-ups a second, hit rates of LRU and W-TinyLFU, the hidden share of a store's time, and
+    the 99th percentile of a server's latency."""
+    return [_look_ups(quick), *_hit_rates(quick), _hidden(quick), _tail(quick)]
 
 
 def _look_ups(quick: bool) -> SpeedRow:
@@ -151,3 +155,35 @@ def _hidden(quick: bool) -> SpeedRow:
     )
     share, goal = (stored - hidden) / (stored - held), Goal("at least", 0.8, "ours")
     return SpeedRow("store time hidden by prefetch", "share", share, 0.0, goal=goal, note=note)
+
+
+def _tail(quick: bool) -> SpeedRow:
+    count, asked, pairs = (2000, 100, 2) if quick else (10_000, 1500, 4)
+    table = nn.Embedding.from_pretrained(torch.randn(count, DIM))
+    store = RowStore(table.weight, SLOW * 1e-6)
+    every, held = Deep(StoredEmbedding(store)), Deep(RowCache(store, LRU(int(SHARE * count))))
+    held.layers = every.layers
+    drawn = torch.from_numpy(np.stack(stream(count, 30, BATCH)))
+    for ids in drawn[:20]:
+        held.table(ids)
+    requests = [(ids,) for ids in drawn[20:].reshape(-1)[: asked * FIELDS].split(FIELDS)]
+    alone = time_window(every, requests[: asked // 5], None)[0] / (asked // 5)  # ns a request
+    queue = Queue(max_batch=1, max_delay=0, max_queue=asked)
+
+    def p99(model: nn.Module, turn: int) -> float:
+        arrivals = poisson(LOAD / alone * 1e9, asked, [turn])
+        shown = serve(arrivals, lambda members: model(*requests[members[0]]), queue, WallClock())
+        return float(np.percentile(shown.after(asked // 10).latency, 99)) / 1e9
+
+    times = []
+    for turn in range(pairs):
+        first, second = (held, every) if turn % 2 else (every, held)
+        found = {first: p99(first, turn), second: p99(second, turn)}
+        times.append((found[held], found[every]))
+    raced = compared(times)
+    note = (
+        f"requests of {FIELDS} ids by a Poisson process at {LOAD:.0%} of what the server does "
+        f"without a cache, {asked} a turn; a store of {SLOW:g} µs a row, emulated; Zipf {EXPONENT} "
+        f"over {count} rows, {SHARE:.0%} held by LRU; bare: every row from the store"
+    )
+    return time_row("p99 under load, with LRU", raced, Goal("at most", 0.2), note=note)

@@ -81,6 +81,7 @@ def test_too_few_texts_to_project_are_refused() -> None:
 
 
 @minilm
+@pytest.mark.slow
 def test_sentences_are_pooled_as_the_model_card_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +195,7 @@ def test_tuning_an_encoder_without_weights_is_refused() -> None:
         BASELINES.make('text-two-tower(dataset="planted", fine_tune=true)').data()
 
 
+@pytest.mark.slow
 def test_items_never_trained_on_are_told_apart_by_their_texts() -> None:
     """Planted texts tell of the items' tastes, so texts alone rank new items above chance."""
     made = BASELINES.make('text-two-tower(dataset="planted(rows=60000, ids=400, users=500)")')

@@ -337,6 +337,7 @@ def test_an_entry_point_that_raises_is_an_error_that_names_it(
             spices.names()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handler", ["SIG_DFL", "default_int_handler"])
 def test_finding_data_sources_leaves_ctrl_c_as_it_was(handler: str) -> None:
     """In a process of its own that waits for a lock, as the runner waits for workers."""

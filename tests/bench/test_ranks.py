@@ -77,6 +77,7 @@ def test_the_cause_of_an_end_is_the_rank_that_was_killed(monkeypatch: pytest.Mon
         ranks.hear(Done, 60)
 
 
+@pytest.mark.slow
 def test_a_silent_rank_is_not_waited_for_for_ever() -> None:
     with (
         saying(f"echo '{DONE}'; sleep 60", "sleep 60") as ranks,

@@ -154,6 +154,7 @@ def test_a_slower_arm_keeps_the_sla_at_lower_rates_only_and_sheds_in_a_burst() -
     assert latency.effect > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraud", ["keeps-last", "small-only", "knows-the-clock"])
 def test_who_does_less_work_under_load_is_caught(fraud: str) -> None:
     rows = run(fraud, f"server({LAX}, max_delay_ms=20)")  # batches of more than a row or two
