@@ -12,10 +12,12 @@ import math
 import pkgutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from scipy import special
 
 from baselines.errors import LeanRecError
@@ -74,6 +76,17 @@ def compared(times: Sequence[tuple[float, float]]) -> Race:
         math.exp(mean - half),
         math.exp(mean + half),
     )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread inside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _seconds(work: Callable[[], object]) -> float:

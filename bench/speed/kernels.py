@@ -6,15 +6,14 @@ kernel's speed-up that a technique keeps; the note says what that speed-up over 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.ao.quantization import quantize_dynamic
 from torch.nn import functional
 
-from bench.speed import Goal, SpeedRow, race, rate_row
+from bench.speed import Goal, SpeedRow, one_thread, race, rate_row
 from techniques.base import TECHNIQUES, Context
 from techniques.quantisation.quantised_linear import StaticLinear, quantise_linear
 
@@ -29,7 +28,7 @@ Model = Callable[[Tensor], Tensor]
 def rows(quick: bool = False) -> list[SpeedRow]:
     """Rows a second of an MLP, for each technique and width; one thread."""
     widths, pairs = (WIDTHS[:1], 2) if quick else (WIDTHS, 6)
-    with _one_thread(), torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         beside = [_row(name, width, pairs) for name in BARE for width in widths]
         return beside + [_engines(width, batch, pairs) for width in widths for batch in FEW]
 
@@ -83,16 +82,6 @@ def _calls(model: Model, x: Tensor, count: int) -> Callable[[], None]:
             model(x)
 
     return work
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _dynamic(control: nn.Sequential, x: Tensor) -> Model:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 from synthetic_run import Truth, write_run
 
 from bench.run import Underway, write_json
@@ -47,6 +50,16 @@ def test_every_page_opens_in_a_browser(
         wait.until(lambda _, image=image: int(image.get_property("naturalWidth")) > 0)
     wide = browser.execute_script("return document.documentElement.scrollWidth > innerWidth")
     assert not wide
+
+
+@pytest.mark.parametrize(("theme", "dark"), [("light", False), ("dark", True)])
+def test_a_figure_is_as_dark_as_the_page(
+    browser: Any, address: str, theme: str, dark: bool
+) -> None:
+    camera.show(browser, f"{address}/?view=Effects", theme)
+    figure = browser.find_element(By.CSS_SELECTOR, "img.figure")
+    pixels = imread(BytesIO(figure.screenshot_as_png))
+    assert (np.median(pixels[..., :3]) < 0.2) == dark
 
 
 def test_a_page_follows_a_run_until_it_is_finished_and_keeps_its_filters(
