@@ -22,6 +22,7 @@ TOLERANCE = 1e-4  # of the spread of the outputs: above summation order, below a
 PENDING_LIMIT = 0.25  # of a call: what may still be pending when the clock has stopped
 REPEAT_LIMIT = 2.0  # how much faster, beside the control, a request met before may be answered
 PROCESSOR_LIMIT = 1.25  # processors an arm may keep busy for each thread of the load
+TICK = 0.01  # s, in which the system counts the processor time of other processes
 ASKED_AGAIN = 6  # samples of each arm at a load: one in two skipped would show in all but 1 in 64
 DECOYS = 2  # requests, at most, between two samples that are asked again
 PROBE_ROWS = 64
@@ -192,7 +193,7 @@ def verify_processors(blocks: Watched, threads: int, scenario: str) -> Iterator[
     if blocks.device.synchronize is not None:
         return
     for arm in blocks.arms:
-        busy = arm.processor / arm.wall if arm.wall else 0.0
+        busy = arm.processor / arm.wall if arm.wall > TICK else 0.0
         if busy > PROCESSOR_LIMIT * threads:
             yield _failure(
                 scenario,

@@ -227,6 +227,12 @@ def test_an_arm_that_keeps_more_processors_busy_than_given_is_accused(
     assert [e.name for e in events] == ["too_many_threads"] * accused
 
 
+def test_a_time_below_a_tick_of_processor_time_accuses_nobody() -> None:
+    blocks = sampled(honest)
+    blocks.arms[1].wall, blocks.arms[1].processor = 5e-5, 1e-4
+    assert not list(verify_processors(blocks, 1, "load"))
+
+
 def test_processor_time_of_the_arm_is_what_its_blocks_used() -> None:
     """Sleeping uses no processor; spinning uses one, or less where others want it too."""
 
