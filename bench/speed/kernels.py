@@ -1,12 +1,14 @@
 """Techniques that change how a product is computed, beside the bare kernels that they call.
 
 Both arms run the same multilayer perceptron, so the ratio of their rates is the share of the bare
-kernel's speed-up that a technique keeps; the note says what that speed-up over float32 is.
+kernel's speed-up that a technique keeps; the note says what that speed-up over float32 is. What
+takes units out is held against the multiply-accumulates (MACs) that it saves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +32,54 @@ def rows(quick: bool = False) -> list[SpeedRow]:
     widths, pairs = (WIDTHS[:1], 2) if quick else (WIDTHS, 6)
     with one_thread(), torch.inference_mode():
         beside = [_row(name, width, pairs) for name in BARE for width in widths]
+        beside += [_pruned(width, pairs) for width in widths]
         return beside + [_engines(width, batch, pairs) for width in widths for batch in FEW]
 
 
 def models(name: str, width: int) -> tuple[Model, Model, Model, Tensor]:
     """The MLP under the technique, by the bare kernel and as it is, and rows for it."""
-    torch.manual_seed(0)
-    layers = [layer for _ in range(DEPTH) for layer in (nn.Linear(width, width), nn.ReLU())]
-    control, x = nn.Sequential(*layers).eval(), torch.randn(BATCH, width)
+    control, x = _mlp(width)
     technique, context = TECHNIQUES.make(name), Context("ctr", CPU, 0, ((x,),))
     served = technique.deploy(technique.compress(control, context), context)
     return served, BARE[name][0](control, x), control, x
+
+
+@torch.inference_mode(False)  # the technique reads the graph of layers off autograd's
+def pruned(width: int) -> tuple[nn.Module, nn.Module, Tensor, float]:
+    """The MLP without half its hidden units, as it is, rows for it, and its MACs over those that
+    are left."""
+    control, x = _mlp(width)
+    fewer = TECHNIQUES.make("prune-structured").compress(control, Context("ctr", CPU, 0, ((x,),)))
+    return fewer, control, x, _macs(control) / _macs(fewer)
+
+
+def _mlp(width: int) -> tuple[nn.Sequential, Tensor]:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(DEPTH) for layer in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(*layers).eval(), torch.randn(BATCH, width)
+
+
+def _macs(model: nn.Module) -> int:
+    """Of a row, in linear layers."""
+    return sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear))
+
+
+def _pruned(width: int, pairs: int) -> SpeedRow:
+    fewer, control, x, saved = pruned(width)
+    raced = race(_calls(fewer, x, CALLS[width]), _calls(control, x, CALLS[width]), pairs)
+    note = (
+        f"MLP {width}×{DEPTH}, half the hidden units, batch {BATCH}, one thread; "
+        f"{1 / raced.ratio:.2g} times as fast as the whole; "
+        f"bare: the whole's rate times the ratio of MACs, {saved:.2g}"
+    )
+    ideal = replace(
+        raced, bare=raced.bare / saved, ratio=raced.ratio * saved, low=raced.low * saved,
+        high=raced.high * saved,
+    )  # fmt: skip
+    return rate_row(
+        f"prune-structured, {width} wide", "rows/s", BATCH * CALLS[width], ideal,
+        Goal("at least", 0.8), None, note,
+    )  # fmt: skip
 
 
 def engines(width: int, batch: int) -> tuple[Model, Model, Tensor]:

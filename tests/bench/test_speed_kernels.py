@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.speed.kernels import BARE, FEW, engines, models, rows
+from bench.speed.kernels import BARE, FEW, engines, models, pruned, rows
 
 
 @pytest.mark.parametrize("name", BARE)
@@ -24,12 +24,19 @@ def test_the_engines_of_int8_answer_alike() -> None:
     torch.testing.assert_close(ours(x), other(x), rtol=1e-4, atol=1e-5)
 
 
+@torch.inference_mode()
+def test_half_the_hidden_units_leave_the_macs_that_are_counted_by_hand() -> None:
+    fewer, control, x, saved = pruned(64)
+    assert saved == 3 * 64 * 64 / (64 * 32 + 32 * 32 + 32 * 64)
+    assert fewer(x).shape == control(x).shape
+
+
 @pytest.mark.slow
 def test_every_technique_has_a_row_and_the_threads_come_back() -> None:
     threads = torch.get_num_threads()
     made = rows(quick=True)
     assert [row.work for row in made] == [
-        *(f"{name}, 400 wide" for name in BARE),
+        *(f"{name}, 400 wide" for name in (*BARE, "prune-structured")),
         *(f"int8-linear, 400 wide, batch {batch}" for batch in FEW),
     ]
     assert all(row.ratio and row.ratio > 0 for row in made)
