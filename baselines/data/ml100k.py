@@ -84,7 +84,7 @@ class ML100K(EventSource):
 
 
 def ratings() -> pd.DataFrame:
-    """All ratings with the attributes of their user and item, ordered by user, then item.
+    """All ratings in the publisher's order, with the attributes of their user and item.
 
     Raises LeanRecError where the data cannot be had.
     """
@@ -104,7 +104,7 @@ def events_of(frame: pd.DataFrame) -> Events:
     legend = ", ".join(f"{number} = {value}" for number, value in genders.items())
     return Events(
         "ml-100k",
-        "MovieLens-100K; every rating is an event, those of one second in order of item. "
+        "MovieLens-100K; every rating is an event, those of one second in the file's order. "
         f"Gender: {legend}.",
         codes("user"),
         codes("item"),
@@ -168,7 +168,6 @@ def _joined(rating: pd.DataFrame, item: pd.DataFrame, user: pd.DataFrame) -> pd.
     frame = rating.merge(item, on="item", validate="m:1").merge(user, on="user", validate="m:1")
     when = pd.to_datetime(frame["timestamp"].astype("int64"), unit="s", utc=True)
     frame = frame.assign(hour=when.dt.hour, weekday=when.dt.weekday)
-    frame = frame.sort_values(["user", "item"], ignore_index=True)
     return frame[["user", "item", "rating", "timestamp", "title", *FEATURES]]
 
 
