@@ -5,11 +5,11 @@ One module a library, imported only when it is timed; LeanRec depends on none of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 from baselines.base import Dataset
 from baselines.models.clicks import ClickBaseline
@@ -33,9 +33,25 @@ ClickLibrary = Callable[[ClickBaseline, Dataset, int], AbstractContextManager[Cl
 keeps on disk is gone when the context ends."""
 
 
+TrainingLibrary = Callable[
+    [str, Mapping[str, Any], int | None], AbstractContextManager[tuple[Callable[[], object], int]]
+]
+"""From a model's name, settings and how many batches (all if None) to the call that trains on them
+and the number of rows that it goes through."""
+
+
 def installed(package: str) -> bool:
     """Whether `package` can be imported; it is not imported."""
     return find_spec(package) is not None
+
+
+def training_library() -> TrainingLibrary | None:
+    """RecBole, None where it is not installed."""
+    if not installed("recbole"):
+        return None
+    from bench.peers.recbole_models import recbole
+
+    return recbole
 
 
 def named(name: str, package: str) -> str:
@@ -43,7 +59,7 @@ def named(name: str, package: str) -> str:
     return f"{name} {version(package)}" if installed(package) else name
 
 
-FUXICTR = named("FuxiCTR", "fuxictr")
+FUXICTR, RECBOLE = named("FuxiCTR", "fuxictr"), named("RecBole", "recbole")
 
 
 def click_library() -> ClickLibrary | None:

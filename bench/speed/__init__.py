@@ -173,6 +173,16 @@ def time_row(
     )
 
 
+def per_unit(raced: Race, ours: float, bare: float) -> Race:
+    """The race in seconds a unit of work, where a call of ours did `ours` of them and one of the
+    other `bare`."""
+    scale = bare / ours
+    return Race(
+        raced.ours / ours, raced.bare / bare,
+        raced.ratio * scale, raced.low * scale, raced.high * scale,
+    )  # fmt: skip
+
+
 def rate_peer(name: str, amount: float, raced: Race) -> Peer:
     """A peer's rate, where it was the other in a race of `amount` of work a call."""
     return Peer(name, amount / raced.bare, 1 / raced.ratio, (1 / raced.high, 1 / raced.low))

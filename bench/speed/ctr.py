@@ -84,15 +84,15 @@ def _training(
     )
 
     def row(what: str, ours: Recipe, bare: Callable[[], None], goal: Goal, note: str) -> SpeedRow:
-        epoch, beside = _epoch_of_trainer(baseline, data, ours), None
+        epoch, other = _epoch_of_trainer(baseline, data, ours), None
         raced = race(epoch, bare, pairs)
         if goal.of == "peer":
-            beside = Peer(FUXICTR)
+            other = Peer(FUXICTR)
             if peer is not None:
-                beside = rate_peer(FUXICTR, len(data.train), race(epoch, peer.epoch, pairs))
+                other = rate_peer(FUXICTR, len(data.train), race(epoch, peer.epoch, pairs))
         return rate_row(
             f"{baseline.name} training, {what}", "samples/s", len(data.train), raced, goal,
-            beside, f"{sizes}; bare: {note}",
+            other, f"{sizes}; bare: {note}",
         )  # fmt: skip
 
     same = _bare_epoch(baseline, data, default)
@@ -173,11 +173,11 @@ def _evaluation(
         start = time.perf_counter()
         ours()
         seconds.append(time.perf_counter() - start)
-    beside = Peer(FUXICTR)
+    other = Peer(FUXICTR)
     if peer is not None:
-        beside = time_peer(FUXICTR, race(ours, peer.evaluate, repeats))
+        other = time_peer(FUXICTR, race(ours, peer.evaluate, repeats))
     return SpeedRow(
         f"{baseline.name} evaluation", "s", statistics.median(seconds[1:]),
-        goal=Goal("at most", 0.25, "ours"), peer=beside,
+        goal=Goal("at most", 0.25, "ours"), peer=other,
         note=f"scores and AUC of {len(data.test):,} rows, {torch.get_num_threads()} threads",
     )  # fmt: skip

@@ -3,9 +3,10 @@ run where they are installed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import StringIO
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,19 @@ from baselines.models.clicks import ClickBaseline
 from baselines.models.dcnv2 import DCNv2Baseline
 from baselines.models.deepfm import DeepFMBaseline
 from bench.peers import installed
-from bench.speed import Goal, Peer, Race, SpeedRow, ctr, rate_peer, time_peer, to_best
+from bench.speed import (
+    Goal,
+    Peer,
+    Race,
+    SpeedRow,
+    bpr,
+    ctr,
+    per_unit,
+    rate_peer,
+    sequence,
+    time_peer,
+    to_best,
+)
 from bench.speed_table import show_speed
 
 
@@ -42,10 +55,22 @@ def stand_in(baseline: ClickBaseline, data: Dataset, seed: int) -> Iterator[Stan
     yield StandIn()
 
 
+@contextmanager
+def second_stand_in(
+    model: str, settings: Mapping[str, Any], batches: int | None
+) -> Iterator[tuple[Callable[[], object], int]]:
+    yield lambda: None, 1000
+
+
 def test_a_peers_ratio_is_ours_over_it_in_the_rows_measure() -> None:
     raced = Race(ours=1.0, bare=4.0, ratio=0.25, low=0.2, high=0.5)
     assert rate_peer("P", 8.0, raced) == Peer("P", 2.0, 4.0, (2.0, 5.0))
     assert time_peer("P", raced) == Peer("P", 4.0, 0.25, (0.2, 0.5))
+
+
+def test_work_of_two_sizes_is_compared_by_the_unit() -> None:
+    raced = per_unit(Race(ours=1.0, bare=4.0, ratio=0.25, low=0.2, high=0.5), 10, 2)
+    assert raced == Race(0.1, 2.0, pytest.approx(0.05), pytest.approx(0.04), pytest.approx(0.1))
 
 
 def test_the_table_shows_the_peer_and_the_ratio_to_it() -> None:
@@ -96,6 +121,18 @@ def test_planted_clicks_have_the_sizes_asked_for_and_a_known_best() -> None:
 
 
 @pytest.mark.slow
+def test_pairs_and_sequences_are_timed_beside_a_peer() -> None:
+    (pair,) = bpr.beside(second_stand_in, quick=True)
+    told = sequence.beside(second_stand_in, quick=True)
+    assert [row.peer is not None for row in told] == [True, False, False]
+    for row in (pair, told[0]):
+        assert row.peer is not None
+        assert row.peer.value
+        assert row.peer.ratio
+        assert row.peer.interval
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not installed("fuxictr"), reason="fuxictr is not installed")
 @pytest.mark.parametrize("kind", [DeepFMBaseline, DCNv2Baseline])
 def test_fuxictrs_model_is_of_our_size_and_learns(kind: type[ClickBaseline]) -> None:
@@ -110,3 +147,13 @@ def test_fuxictrs_model_is_of_our_size_and_learns(kind: type[ClickBaseline]) -> 
         peer.epoch()
         peer.fit()
         assert peer.evaluate() > 0.65
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("recbole"), reason="recbole is not installed")
+def test_recbole_trains_the_batches_that_are_asked_for() -> None:
+    from bench.peers.recbole_models import recbole
+
+    with recbole("BPR", {"embedding_size": 8, "train_batch_size": 512}, 3) as (train, told):
+        assert told == 3 * 512
+        train()
