@@ -20,8 +20,8 @@ def summary(rows: Sequence[SpeedRow]) -> list[dict[str, Any]]:
 
 
 def show_speed(rows: Sequence[SpeedRow], console: Console) -> None:
-    """The rows as a table. A ratio stands with its 95 % interval."""
-    table = Table("Work", "Ours", "Bare", "Ours ÷ bare", "Peer", "Goal", "")
+    """The rows as a table. Ratios stand with their 95 % intervals."""
+    table = Table("Work", "Ours", "Bare", "Ours ÷ bare", "Peer", "Ours ÷ peer", "Goal", "")
     for row in rows:
         goal, peer = row.goal, row.peer
         of = {"ratio": "× bare", "ours": row.measure, "peer": f"× {peer.name if peer else 'peer'}"}
@@ -31,6 +31,7 @@ def show_speed(rows: Sequence[SpeedRow], console: Console) -> None:
             "" if row.bare is None else _number(row.bare),
             _ratio(row),
             _peer(peer),
+            "" if peer is None else _ratio(peer),
             "" if goal is None else f"{goal.sense} {_number(goal.limit)} {of[goal.of]}",
             f"[{COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else "",
         )
@@ -40,18 +41,20 @@ def show_speed(rows: Sequence[SpeedRow], console: Console) -> None:
             console.print(f"{row.work}: {row.note}", markup=False, highlight=False)
 
 
-def _ratio(row: SpeedRow) -> str:
-    if row.ratio is None:
+def _ratio(of: SpeedRow | Peer) -> str:
+    if of.ratio is None:
         return ""
-    if row.interval is None:
-        return f"{row.ratio:.3g}"
-    return f"{row.ratio:.3g} ({row.interval[0]:.3g} to {row.interval[1]:.3g})"
+    if of.interval is None:
+        return f"{of.ratio:.3g}"
+    return f"{of.ratio:.3g} ({of.interval[0]:.3g} to {of.interval[1]:.3g})"
 
 
 def _peer(peer: Peer | None) -> str:
-    if peer is None or peer.value is None:
-        return "" if peer is None else f"{peer.name} not measured"
-    return f"{peer.name} {_number(peer.value)}, {peer.source}"
+    if peer is None:
+        return ""
+    if peer.value is None:
+        return f"{peer.name} not measured"
+    return f"{peer.name} {_number(peer.value)}"
 
 
 def _number(value: float) -> str:

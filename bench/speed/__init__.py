@@ -27,9 +27,9 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Race:
-    """Two callables timed in turn. ours, bare: median seconds of a call. ratio: of the times, ours
-    over bare, as the geometric mean over pairs; low, high: its 95 % interval, Student's t over the
-    pairs' log ratios (n − 1 degrees of freedom)."""
+    """Two callables timed in turn. ours, bare: median seconds of a call; a peer may stand for the
+    bare one. ratio: of the times, ours over bare, as the geometric mean over pairs; low, high: its
+    95 % interval, Student's t over the pairs' log ratios (n − 1 degrees of freedom)."""
 
     ours: float
     bare: float
@@ -97,8 +97,8 @@ def _seconds(work: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a row is to reach: a limit on the ratio to the bare work, on our own number, or on our
-    number over the peer's."""
+    """What a row is to reach: a limit on the ratio to the bare work, on our own number, or on the
+    ratio to the peer."""
 
     sense: Literal["at least", "at most"]
     limit: float
@@ -107,12 +107,13 @@ class Goal:
 
 @dataclass(frozen=True)
 class Peer:
-    """Another library at the same work. value: in the row's measure, None where it is not installed
-    or not measured. source: where the number is from."""
+    """Another library at the same work, timed by turns with ours. value: in the row's measure;
+    ratio: ours over it, with its 95 % `interval`. None where the library is not installed."""
 
     name: str
     value: float | None = None
-    source: str = "this run"
+    ratio: float | None = None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,15 +142,13 @@ class SpeedRow:
         goal = self.goal
         if goal is None:
             return ""
-        if goal.of == "ratio":
-            values: Sequence[float] = self.interval or (() if self.ratio is None else (self.ratio,))
-        elif goal.of == "peer":
-            known = self.peer is not None and self.peer.value
-            values = (self.ours / known,) if known else ()
+        if goal.of == "ours":
+            values: Sequence[float] = (self.ours,)
         else:
-            values = (self.ours,)
-        if not values:
-            return ""
+            held = self if goal.of == "ratio" else self.peer
+            if held is None or held.ratio is None:
+                return ""
+            values = held.interval or (held.ratio,)
         kept = [v >= goal.limit if goal.sense == "at least" else v <= goal.limit for v in values]
         return "holds" if all(kept) else "unclear" if any(kept) else "fails"
 
@@ -172,6 +171,26 @@ def time_row(
     return SpeedRow(
         work, "s", raced.ours, raced.bare, raced.ratio, (raced.low, raced.high), goal, peer, note
     )
+
+
+def per_unit(raced: Race, ours: float, bare: float) -> Race:
+    """The race in seconds a unit of work, where a call of ours did `ours` of them and one of the
+    other `bare`."""
+    scale = bare / ours
+    return Race(
+        raced.ours / ours, raced.bare / bare,
+        raced.ratio * scale, raced.low * scale, raced.high * scale,
+    )  # fmt: skip
+
+
+def rate_peer(name: str, amount: float, raced: Race) -> Peer:
+    """A peer's rate, where it was the other in a race of `amount` of work a call."""
+    return Peer(name, amount / raced.bare, 1 / raced.ratio, (1 / raced.high, 1 / raced.low))
+
+
+def time_peer(name: str, raced: Race) -> Peer:
+    """A peer's seconds a call, where it was the other in the race."""
+    return Peer(name, raced.bare, raced.ratio, (raced.low, raced.high))
 
 
 def works() -> list[str]:

@@ -8,7 +8,8 @@ from torch.nn import functional
 from baselines.data import planted
 from baselines.models.bpr_mf import BPRMF, BPRMFBaseline
 from baselines.trainer import Trainer
-from bench.speed import Goal, SpeedRow, race, time_row
+from bench.peers import RECBOLE, TrainingLibrary, training_library
+from bench.speed import Goal, Peer, SpeedRow, per_unit, race, time_peer, time_row
 
 USERS, ITEMS, ROWS = 943, 1682, 180_000  # about 71,000 distinct pairs to train on
 CPU = torch.device("cpu")
@@ -16,6 +17,11 @@ CPU = torch.device("cpu")
 
 def rows(quick: bool = False) -> list[SpeedRow]:
     """Seconds of an epoch."""
+    return beside(training_library(), quick)
+
+
+def beside(library: TrainingLibrary | None, quick: bool = False) -> list[SpeedRow]:
+    """The row; the peer's seconds are for as many interactions as ours."""
     data = planted.interactions(USERS, ITEMS, ROWS // (20 if quick else 1))
     made, users = BPRMFBaseline(), data.train.users
     size = made.recipe.batch_size
@@ -47,5 +53,11 @@ def rows(quick: bool = False) -> list[SpeedRow]:
         f"{len(users)} interactions, d64, batch {size}, {torch.get_num_threads()} threads; bare: "
         "negatives not checked against what the user took, no penalty, no clipping"
     )
-    raced = race(ours, bare, 2 if quick else 8)
-    return [time_row("BPR, an epoch", raced, Goal("at most", 0.07, "ours"), note=note)]
+    pairs = 2 if quick else 8
+    raced, peer = race(ours, bare, pairs), Peer(RECBOLE)
+    if library is not None:
+        settings = {"embedding_size": made.embedding_dim, "train_batch_size": size}
+        with library("BPR", settings, 1 if quick else None) as (other, told):
+            raced_peer = per_unit(race(ours, other, pairs), 1, told / len(users))
+            peer = time_peer(RECBOLE, raced_peer)
+    return [time_row("BPR, an epoch", raced, Goal("at most", 0.07, "ours"), peer, note)]

@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,18 +20,25 @@ from baselines.models.deepfm import DeepFMBaseline
 from baselines.models.layers import FastDropout
 from baselines.steps import matmul_precision
 from baselines.trainer import Trainer
-from bench.speed import Goal, Peer, SpeedRow, race, rate_row
+from bench.peers import FUXICTR, ClickLibrary, ClickPeer, click_library
+from bench.speed import Goal, Peer, SpeedRow, race, rate_peer, rate_row, time_peer
 
 CARDINALITIES = (957, 4082, 7, 7, 3, 2, 9, 80, 8, 230)  # near those of Frappe's ten fields
 BATCH, STEPS, TEST_ROWS = 4096, 20, 57_722
 DIM, WIDTH, DEPTH, DROPOUT, L2, RATE = 10, 400, 3, 0.2, 0.05, 1e-3
-PEER = Peer("FuxiCTR")  # not timed: its wheel leaves these two models out
 CPU = torch.device("cpu")
 
 
 def rows(quick: bool = False) -> list[SpeedRow]:
     """Samples a second of training, for DeepFM and DCN-V2: the trainer's loop beside a bare loop of
     the same arithmetic; our default beside plain PyTorch; the same in bfloat16. Then evaluation."""
+    return beside(click_library(), quick)
+
+
+def beside(library: ClickLibrary | None, quick: bool = False) -> list[SpeedRow]:
+    """The rows, the library's same model in its own loop timed by turns with ours, where there is
+    one."""
+    pairs = 2 if quick else 6
     steps, test_rows = (2, 5000) if quick else (STEPS, TEST_ROWS)
     data = _data(steps * BATCH, test_rows)
     found: list[SpeedRow] = []
@@ -40,9 +47,15 @@ def rows(quick: bool = False) -> list[SpeedRow]:
             embedding_dim=DIM, width=WIDTH, depth=DEPTH, dropout=DROPOUT, batch_norm=True,
             embedding_l2=L2, lr=RATE, batch_size=BATCH,
         )  # fmt: skip
-        found += _training(baseline, data, 2 if quick else 6)
-        found.append(_evaluation(baseline, data, 2 if quick else 6))
+        with nullcontext() if library is None else library(baseline, data, 0) as peer:
+            found += _training(baseline, data, pairs, peer)
+            found.append(_evaluation(baseline, data, pairs, peer))
     return found
+
+
+def bfloat16() -> AbstractContextManager[object]:
+    """Autocast on the CPU."""
+    return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
 def _data(train_rows: int, test_rows: int) -> Dataset:
@@ -59,10 +72,9 @@ def _data(train_rows: int, test_rows: int) -> Dataset:
     )
 
 
-def _training(baseline: ClickBaseline, data: Dataset, pairs: int) -> list[SpeedRow]:
-    def bfloat16() -> AbstractContextManager[object]:
-        return torch.autocast("cpu", dtype=torch.bfloat16)
-
+def _training(
+    baseline: ClickBaseline, data: Dataset, pairs: int, peer: ClickPeer | None
+) -> list[SpeedRow]:
     default = baseline.recipe
     plain = dataclasses.replace(default, matmul_precision="highest")
     low = dataclasses.replace(default, contexts=(bfloat16,))
@@ -72,10 +84,15 @@ def _training(baseline: ClickBaseline, data: Dataset, pairs: int) -> list[SpeedR
     )
 
     def row(what: str, ours: Recipe, bare: Callable[[], None], goal: Goal, note: str) -> SpeedRow:
+        epoch, other = _epoch_of_trainer(baseline, data, ours), None
+        raced = race(epoch, bare, pairs)
+        if goal.of == "peer":
+            other = Peer(FUXICTR)
+            if peer is not None:
+                other = rate_peer(FUXICTR, len(data.train), race(epoch, peer.epoch, pairs))
         return rate_row(
-            f"{baseline.name} training, {what}", "samples/s", len(data.train),
-            race(_epoch_of_trainer(baseline, data, ours), bare, pairs), goal,
-            PEER, f"{sizes}; bare: {note}",
+            f"{baseline.name} training, {what}", "samples/s", len(data.train), raced, goal,
+            other, f"{sizes}; bare: {note}",
         )  # fmt: skip
 
     same = _bare_epoch(baseline, data, default)
@@ -139,19 +156,28 @@ def _use_torch_dropout(model: nn.Module) -> None:
                 setattr(module, name, nn.Dropout(DROPOUT))
 
 
-def _evaluation(baseline: ClickBaseline, data: Dataset, repeats: int) -> SpeedRow:
+def _evaluation(
+    baseline: ClickBaseline, data: Dataset, repeats: int, peer: ClickPeer | None
+) -> SpeedRow:
     """Seconds of scoring the test split and of its AUC."""
     torch.manual_seed(0)
     task, model = baseline.task, baseline.build(data)
-    seconds = []
-    with matmul_precision(baseline.recipe.matmul_precision):
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
+
+    def ours() -> None:
+        with matmul_precision(baseline.recipe.matmul_precision):
             scored = task.score(task.predictor(model, data), data, data.test, CPU)
-            task.metrics[0](scored)
-            seconds.append(time.perf_counter() - start)
+        task.metrics[0](scored)
+
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        ours()
+        seconds.append(time.perf_counter() - start)
+    other = Peer(FUXICTR)
+    if peer is not None:
+        other = time_peer(FUXICTR, race(ours, peer.evaluate, repeats))
     return SpeedRow(
         f"{baseline.name} evaluation", "s", statistics.median(seconds[1:]),
-        goal=Goal("at most", 0.25, "ours"),
+        goal=Goal("at most", 0.25, "ours"), peer=other,
         note=f"scores and AUC of {len(data.test):,} rows, {torch.get_num_threads()} threads",
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -14,10 +16,12 @@ from baselines.models.sasrec import SASRec, SASRecBaseline
 from baselines.models.sequences import NextItemBaseline
 from baselines.steps import matmul_precision
 from baselines.trainer import Trainer
-from bench.speed import Goal, SpeedRow, race, rate_row
+from bench.peers import RECBOLE, TrainingLibrary, training_library
+from bench.speed import Goal, Peer, SpeedRow, per_unit, race, rate_peer, rate_row
 
 WORK = "SASRec training"
 LENGTH, DIM, BLOCKS, HEADS, DROPOUT, BATCH, RATE = 50, 64, 2, 2, 0.2, 128, 1e-3
+PEER_BATCHES = 4  # of 2,048 targets, one window each
 SHORT_USERS, SHORT_ITEMS, SHORT_MEAN = 3000, 12_000, 9  # near the shape of Amazon Beauty
 
 
@@ -28,15 +32,24 @@ def rows(quick: bool = False) -> list[SpeedRow]:
     quick: small planted sequences instead. bare: one optimiser step a batch of randomly drawn
     windows, all `LENGTH` wide, with the model, losses and precision of float32 products of ours.
     """
+    return beside(training_library(), quick)
+
+
+def beside(library: TrainingLibrary | None, quick: bool = False) -> list[SpeedRow]:
+    """The rows, the first one's work also by `library`, where there is one."""
     short = _short_histories(200 if quick else SHORT_USERS)
     sasrec = SASRecBaseline(
         length=LENGTH, dropout=0.5, objective="sampled-softmax", temperature=0.05
     )
     pairs = 2 if quick else 4
-    return [_full(quick), _of_short(HSTUBaseline(), short, pairs), _of_short(sasrec, short, pairs)]
+    return [
+        _full(library, quick),
+        _of_short(HSTUBaseline(), short, pairs),
+        _of_short(sasrec, short, pairs),
+    ]
 
 
-def _full(quick: bool) -> SpeedRow:
+def _full(library: TrainingLibrary | None, quick: bool) -> SpeedRow:
     dataset = "planted(users=300, ids=200)" if quick else "ml-100k"
     baseline = SASRecBaseline(
         dataset=dataset, length=LENGTH, embedding_dim=DIM, blocks=BLOCKS, heads=HEADS,
@@ -59,14 +72,31 @@ def _full(quick: bool) -> SpeedRow:
         with matmul_precision(baseline.recipe.matmul_precision):
             _plain_epoch(plain, optimiser, data)
 
-    raced = race(ours, bare, pairs=2 if quick else 6)
+    pairs = 2 if quick else 6
+    raced = race(ours, bare, pairs)
+    peer = Peer(RECBOLE)
+    if library is not None:
+        with library("SASRec", _settings(), 1 if quick else PEER_BATCHES) as (other, told):
+            peer = rate_peer(RECBOLE, 1, per_unit(race(ours, other, pairs), targets, told))
     note = (
         f"{data.name}, d{DIM}, {BLOCKS} layers, {HEADS} heads, histories of {LENGTH}, batch "
         f"{BATCH}, {torch.get_num_threads()} threads; bare: the same model in a plain loop over "
         "padded windows"
     )
     goal = Goal("at least", 30_000, "ours")
-    return rate_row(WORK, "targets/s", targets, raced, goal, note=note)
+    return rate_row(WORK, "targets/s", targets, raced, goal, peer, note)
+
+
+def _settings() -> dict[str, Any]:
+    """The same sizes, loss and split in RecBole's words."""
+    return {
+        "hidden_size": DIM, "inner_size": DIM, "n_layers": BLOCKS, "n_heads": HEADS,
+        "hidden_dropout_prob": DROPOUT, "attn_dropout_prob": DROPOUT, "loss_type": "CE",
+        "learning_rate": RATE, "MAX_ITEM_LIST_LENGTH": LENGTH, "train_neg_sample_args": None,
+        "eval_args": {
+            "split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"
+        },
+    }  # fmt: skip
 
 
 def _plain_epoch(model: SASRec, optimiser: torch.optim.Optimizer, data: Dataset) -> None:

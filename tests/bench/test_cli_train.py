@@ -296,7 +296,9 @@ class TestRace:
     def test_a_goal_holds_where_the_whole_interval_does(
         self, goal: Goal | None, verdict: str
     ) -> None:
-        row = SpeedRow("w", "x/s", 100.0, 95.0, 1.05, (0.95, 1.15), goal, Peer("Other", 20.0))
+        row = SpeedRow(
+            "w", "x/s", 100.0, 95.0, 1.05, (0.95, 1.15), goal, Peer("Other", 20.0, 5.0, (4.5, 5.5))
+        )
         assert row.verdict == verdict
 
     def test_a_peer_that_is_not_there_decides_nothing(self) -> None:
