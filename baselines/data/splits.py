@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from baselines.base import Split
-from baselines.data.columns import blocks, counted, picked
+from baselines.data.columns import counted, over_blocks, picked
 from baselines.data.events import Events
 from baselines.errors import LeanRecError
 
@@ -115,20 +115,28 @@ def _leave_one_out(events: Events) -> np.ndarray:
 
 def _last(events: Events, parts: np.ndarray, users: int) -> np.ndarray:
     """The row of each user's last event that is still in part 0, int64 [users]; −1 without one."""
-    latest = np.full(users, np.iinfo(np.int64).min)
+    earliest = np.iinfo(np.int64).min
+    latest = np.full(users, earliest)
     last = np.full(users, -1)
 
-    def open_rows() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for block in blocks(len(events)):
-            rows = np.flatnonzero(parts[block] == TRAIN) + block.start
-            times = rows if events.times is None else events.times[rows]
-            yield rows, events.users[rows], times
+    def times(rows: slice) -> np.ndarray:
+        time = np.arange(rows.start, rows.stop) if events.times is None else events.times[rows]
+        return np.where(parts[rows] == TRAIN, time, earliest)
 
-    for _, user, time in open_rows():
+    def latest_of_runs(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """The users of consecutive rows of one user, and the latest time in each such run."""
+        user = events.users[rows]
+        starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+        return user[starts], np.maximum.reduceat(times(rows), starts)
+
+    def late(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        found = (times(rows) == latest[events.users[rows]]) & (parts[rows] == TRAIN)
+        return events.users[rows][found], np.flatnonzero(found) + rows.start
+
+    for user, time in over_blocks(latest_of_runs, len(events)):
         np.maximum.at(latest, user, time)
-    for rows, user, time in open_rows():
-        late = time == latest[user]
-        last[user[late]] = rows[late]  # of a user's several rows numpy keeps the last
+    for user, row in over_blocks(late, len(events)):
+        last[user] = row  # of a user's several rows numpy keeps the last
     return last
 
 
