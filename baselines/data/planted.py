@@ -147,7 +147,7 @@ def interactions(
         missing = missing[~taken]
     _, first = np.unique(who * items + what, return_index=True)
     parts = random_parts(np.arange(len(first)), SHARES, seed)
-    train, valid, test = pair_splits(who[first], what[first], parts)
+    train, valid, test = pair_splits([who[first], what[first]], parts)
     best = {}
     if users * items <= BEST_CELLS:
         popularity = -zipf_exponent * np.log(np.arange(1, items + 1))

@@ -167,17 +167,23 @@ def stratified_parts(strata: np.ndarray, shares: Sequence[float], seed: int) -> 
     return _part_of(place, sizes[strata], shares)
 
 
-def pair_splits(
-    users: np.ndarray, items: np.ndarray, parts: np.ndarray
-) -> tuple[Split, Split, Split]:
-    """The pairs (users[k], items[k]) of each part in their order, all positive, as int64."""
+def pair_splits(pairs: list[np.ndarray], parts: np.ndarray) -> tuple[Split, Split, Split]:
+    """The pairs (users[k], items[k]) of each part in their order, all positive, as int64.
 
-    def split(part: int) -> Split:
-        here = parts == part
-        user, item = (torch.from_numpy(picked(ids, here)) for ids in (users, items))
-        return Split((user, item), torch.ones(()).expand(len(user)), user, item)
+    pairs: users and items; the list is emptied, so that the users can go before the items are
+    copied.
+    """
 
-    return split(TRAIN), split(VALID), split(TEST)
+    def by_part(ids: np.ndarray) -> list[torch.Tensor]:
+        return [torch.from_numpy(picked(ids, parts == part)) for part in (TRAIN, VALID, TEST)]
+
+    users = by_part(pairs.pop(0))
+    items = by_part(pairs.pop())
+    train, valid, test = (
+        Split((user, item), torch.ones(()).expand(len(user)), user, item)
+        for user, item in zip(users, items, strict=True)
+    )
+    return train, valid, test
 
 
 def _part_of(place: np.ndarray, size: np.ndarray, shares: Sequence[float]) -> np.ndarray:

@@ -80,12 +80,10 @@ def _pieces(path: Path) -> Iterator[bytes]:
     """The whole lines of a file in pieces of about `PIECE`, each below the header."""
     with path.open("rb") as file:
         header = next((line for line in file if line.strip(b"\r\n")), b"")
-        text = file.read(PIECE)
-        while True:
-            yield header + text + file.readline()
+        text = None
+        while text is None or len(text) == PIECE:
             text = file.read(PIECE)
-            if not text:
-                return
+            yield b"".join((header, text, file.readline()))
 
 
 def codes_of(column: pl.Series) -> tuple[np.ndarray, pl.Series]:

@@ -208,7 +208,9 @@ def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) 
         known = trained[events.users]
         events, parts = rows_of(events, known), parts[known]
     check_parts(parts, events.name)
-    train, valid, test = pair_splits(events.users, events.items, parts)
+    pairs = [events.users, events.items]
+    events = replace(events, users=np.empty(0, np.int32), items=np.empty(0, np.int32))
+    train, valid, test = pair_splits(pairs, parts)
     declared = {n: torch.from_numpy(c[parts == TEST]) for n, c in events.segments.items()}
     return Dataset(
         events.name, train, valid, with_segments(replace(test, segments=declared), train),
