@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from baselines.data.columns import coded, counted
+from baselines.data.columns import coded, counted, over_blocks
 from baselines.data.events import Events
 from baselines.errors import LeanRecError
 
@@ -32,7 +32,14 @@ def frequent(events: Events, min_user: int, min_item: int, among: np.ndarray) ->
 def first_of_pairs(events: Events, among: np.ndarray) -> np.ndarray:
     """bool [n]: the first of each (user, item) pair in the events `among` (bool [n])."""
     users, items = events.users, events.items
-    if ((users[1:] > users[:-1]) | (users[1:] == users[:-1]) & (items[1:] > items[:-1])).all():
+
+    def rising(rows: slice) -> bool:
+        here = slice(max(rows.start - 1, 0), rows.stop)
+        user, item = users[here], items[here]
+        same_user = user[1:] == user[:-1]
+        return bool(((user[1:] > user[:-1]) | same_user & (item[1:] > item[:-1])).all())
+
+    if all(over_blocks(rising, len(events))):
         return among
     rows = np.flatnonzero(among)
     pair = users[rows] * (np.int64(items.max(initial=0)) + 1) + items[rows]

@@ -41,8 +41,8 @@ class MovieLens(EventSource):
         ratings, movies = locate(self.name, self.path, self.files, PUBLISHER)
         is_dat = ratings.suffix == ".dat"
         columns = _read_dat(ratings) if is_dat else read_csv(ratings, COLUMNS)
-        users, _ = coded(columns.pop("userId"))
-        items, numbers = coded(columns.pop("movieId"))
+        users, _ = coded(columns.pop("userId"), reuse=True)
+        items, numbers = coded(columns.pop("movieId"), reuse=True)
         texts, genres = _films(movies, numbers)
         return Events(
             self.name, f"{self.name}.", users, items, columns.pop("rating"),

@@ -17,9 +17,9 @@ from pydantic import Field
 from scipy.special import expit
 
 from baselines.base import Dataset, DataSource, Scored, Split, dataset
-from baselines.data import segments as segment
 from baselines.data.draws import normals, uniforms, zipf
 from baselines.data.events import Events, earlier
+from baselines.data.segments import with_segments
 from baselines.data.splits import pair_splits, random_parts
 from baselines.errors import LeanRecError
 from baselines.metrics import CTR_METRICS, RETRIEVAL_METRICS, pessimistic_ranks
@@ -110,7 +110,7 @@ def ctr(
         np.arange(len(test)),
     )
     return Dataset(
-        "planted-ctr", train, valid, _with_segments(test, train),
+        "planted-ctr", train, valid, with_segments(test, train),
         fields={"user": ids, "item": ids, **{f"field_{k}": ids for k in range(2, fields)}},
         protocol=f"Planted clicks: {rows} rows, {fields} fields of {ids} ids, Zipf "
         f"{zipf_exponent:g}, {f'drift {drift:g}, ' if drift else ''}split "
@@ -147,13 +147,13 @@ def interactions(
         missing = missing[~taken]
     _, first = np.unique(who * items + what, return_index=True)
     parts = random_parts(np.arange(len(first)), SHARES, seed)
-    train, valid, test = pair_splits(who[first], what[first], parts)
+    train, valid, test = pair_splits([who[first], what[first]], parts)
     best = {}
     if users * items <= BEST_CELLS:
         popularity = -zipf_exponent * np.log(np.arange(1, items + 1))
         best = _best_ranking(train, valid, test, popularity, seed)
     return Dataset(
-        "planted-interactions", train, valid, _with_segments(test, train),
+        "planted-interactions", train, valid, with_segments(test, train),
         fields={"user": users, "item": items},
         protocol=f"Planted interactions: {rows} draws of {users} users and {items} items, Zipf "
         f"{zipf_exponent:g}, random split 8:1:1, seed {seed}; full ranking, train and valid items "
@@ -199,7 +199,7 @@ def sequences(
     rank = _next_ranks(chain[:, -2], chain[:, -1], items, zipf_exponent, seed)
     scored = Scored({"rank": rank, "relevant": np.ones(users), "user": user.numpy()}, user.numpy())
     return Dataset(
-        "planted-sequences", train, valid, _with_segments(test, train),
+        "planted-sequences", train, valid, with_segments(test, train),
         fields={"item": items},
         protocol=f"Planted sequences: {users} users, {items} items, {length} events of history, "
         f"Zipf {zipf_exponent:g}, leave-one-out, seed {seed}; full ranking, history not removed, "
@@ -313,14 +313,6 @@ def _slice(rows: Split, start: int, stop: int) -> Split:
     part = slice(start, stop)
     inputs = tuple(column[part] for column in rows.inputs)
     return Split(inputs, rows.labels[part], rows.users[part], rows.items[part])
-
-
-def _with_segments(test: Split, train: Split) -> Split:
-    found = {
-        "popularity": segment.popularity(train.items.numpy(), test.items.numpy()),
-        "activity": segment.activity(train.users.numpy(), test.users.numpy()),
-    }
-    return Split(test.inputs, test.labels, test.users, test.items, found)
 
 
 def _check_sizes(**sizes: tuple[int, int]) -> None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from baselines.base import Split
 from baselines.data.columns import counted
 
 DECILES, TERCILES = 10, 3
 SPARSE = 8  # an id space so many times the rows is not counted through
+
+
+def with_segments(test: Split, train: Split) -> Split:
+    """`test`, its rows also judged by the popularity and the activity that `train` bears out."""
+    found = {
+        "popularity": popularity(train.items.numpy(), test.items.numpy()),
+        "activity": activity(train.users.numpy(), test.users.numpy()),
+    }
+    return replace(test, segments=found | dict(test.segments))
 
 
 def popularity(train_items: np.ndarray, items: np.ndarray) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from baselines.base import Split
-from baselines.data.columns import blocks, counted, picked
+from baselines.data.columns import counted, over_blocks, picked
 from baselines.data.events import Events
 from baselines.errors import LeanRecError
 
@@ -115,20 +115,28 @@ def _leave_one_out(events: Events) -> np.ndarray:
 
 def _last(events: Events, parts: np.ndarray, users: int) -> np.ndarray:
     """The row of each user's last event that is still in part 0, int64 [users]; −1 without one."""
-    latest = np.full(users, np.iinfo(np.int64).min)
+    earliest = np.iinfo(np.int64).min
+    latest = np.full(users, earliest)
     last = np.full(users, -1)
 
-    def open_rows() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for block in blocks(len(events)):
-            rows = np.flatnonzero(parts[block] == TRAIN) + block.start
-            times = rows if events.times is None else events.times[rows]
-            yield rows, events.users[rows], times
+    def times(rows: slice) -> np.ndarray:
+        time = np.arange(rows.start, rows.stop) if events.times is None else events.times[rows]
+        return np.where(parts[rows] == TRAIN, time, earliest)
 
-    for _, user, time in open_rows():
+    def latest_of_runs(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """The users of consecutive rows of one user, and the latest time in each such run."""
+        user = events.users[rows]
+        starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
+        return user[starts], np.maximum.reduceat(times(rows), starts)
+
+    def late(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        found = (times(rows) == latest[events.users[rows]]) & (parts[rows] == TRAIN)
+        return events.users[rows][found], np.flatnonzero(found) + rows.start
+
+    for user, time in over_blocks(latest_of_runs, len(events)):
         np.maximum.at(latest, user, time)
-    for rows, user, time in open_rows():
-        late = time == latest[user]
-        last[user[late]] = rows[late]  # of a user's several rows numpy keeps the last
+    for user, row in over_blocks(late, len(events)):
+        last[user] = row  # of a user's several rows numpy keeps the last
     return last
 
 
@@ -159,17 +167,23 @@ def stratified_parts(strata: np.ndarray, shares: Sequence[float], seed: int) -> 
     return _part_of(place, sizes[strata], shares)
 
 
-def pair_splits(
-    users: np.ndarray, items: np.ndarray, parts: np.ndarray
-) -> tuple[Split, Split, Split]:
-    """The pairs (users[k], items[k]) of each part in their order, all positive, as int64."""
+def pair_splits(pairs: list[np.ndarray], parts: np.ndarray) -> tuple[Split, Split, Split]:
+    """The pairs (users[k], items[k]) of each part in their order, all positive, as int64.
 
-    def split(part: int) -> Split:
-        here = parts == part
-        user, item = (torch.from_numpy(picked(ids, here)) for ids in (users, items))
-        return Split((user, item), torch.ones(()).expand(len(user)), user, item)
+    pairs: users and items; the list is emptied, so that the users can go before the items are
+    copied.
+    """
 
-    return split(TRAIN), split(VALID), split(TEST)
+    def by_part(ids: np.ndarray) -> list[torch.Tensor]:
+        return [torch.from_numpy(picked(ids, parts == part)) for part in (TRAIN, VALID, TEST)]
+
+    users = by_part(pairs.pop(0))
+    items = by_part(pairs.pop())
+    train, valid, test = (
+        Split((user, item), torch.ones(()).expand(len(user)), user, item)
+        for user, item in zip(users, items, strict=True)
+    )
+    return train, valid, test
 
 
 def _part_of(place: np.ndarray, size: np.ndarray, shares: Sequence[float]) -> np.ndarray:

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from baselines.data.columns import coded
+from baselines.data.columns import coded, in_turn
 from baselines.data.sources import local_folder
 from baselines.errors import LeanRecError
 
 FORMS = (".csv", ".tsv", ".parquet", ".libsvm")
 NAMES = ("train", "valid", "test")
 WHOLE = r"^(0|-?[1-9][0-9]*)$"  # a word that says nothing but a whole number
+PIECE = 1 << 22  # bytes of text parsed at once, which is all of it that lies in memory
 LIMIT = 1 << 28  # bytes; longer text becomes a temporary Parquet file, whose columns come singly
 
 
@@ -46,13 +47,17 @@ def read_csv(
 
     Raises LeanRecError where a column is missing or holds something else.
     """
-    scan = pl.scan_csv(path, quote_char=None, schema_overrides=dict(schema)).select(list(schema))
+
+    def parsed(piece: bytes) -> pl.DataFrame:
+        scan = pl.scan_csv(piece, quote_char=None, schema_overrides=dict(schema))
+        return scan.select(list(schema)).collect()
+
     # A value takes two characters at least. Pages that nothing is written to take no memory.
     most = path.stat().st_size // (2 * len(schema)) + 1
     columns = {n: np.empty(most, pl.Series(dtype=t).to_numpy().dtype) for n, t in schema.items()}
     length = 0
     try:
-        for batch in scan.collect_batches():
+        for batch in in_turn(parsed, _pieces(path)):
             if any(batch.null_count().row(0)):
                 raise LeanRecError(
                     f"{path} has empty values.", "Nothing was run.", "Get it from the publisher."
@@ -69,6 +74,16 @@ def read_csv(
     if not length:
         raise LeanRecError(f"{path} has no rows.", "Nothing was run.", "Get it anew.")
     return {name: column[:length] for name, column in columns.items()}
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """The whole lines of a file in pieces of about `PIECE`, each below the header."""
+    with path.open("rb") as file:
+        header = next((line for line in file if line.strip(b"\r\n")), b"")
+        text = None
+        while text is None or len(text) == PIECE:
+            text = file.read(PIECE)
+            yield b"".join((header, text, file.readline()))
 
 
 def codes_of(column: pl.Series) -> tuple[np.ndarray, pl.Series]:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from baselines.base import Dataset, DataSource, Split
-from baselines.data import segments as segment
 from baselines.data.columns import blocks, coded, counted, room
 from baselines.data.events import Events, earlier
 from baselines.data.filters import chosen, first_of_pairs, frequent, rows_of, said
+from baselines.data.segments import with_segments
 from baselines.data.splits import TEST, TRAIN, VALID, event_parts, pair_splits, parse_split
 from baselines.errors import LeanRecError
 
@@ -152,10 +152,8 @@ def ctr_dataset(
 
     def rows(part: int) -> Split:
         here = np.flatnonzero(parts == part)
-        found = _segments(events, parts) if part == TEST else {}
         if times is not None and part == TEST:
-            order = np.argsort(times[here], kind="stable")
-            here, found = here[order], {name: column[order] for name, column in found.items()}
+            here = here[np.argsort(times[here], kind="stable")]
         ids = room((len(here), len(columns)), np.int64)
         numbers = room((len(here), len(scales)), np.float32)
         last = room((len(here), history), np.int64)
@@ -172,10 +170,13 @@ def ctr_dataset(
             torch.from_numpy(c[here].astype(np.int64)) for c in (events.users, events.items)
         )
         inputs = tuple(map(torch.from_numpy, filled))
+        declared = events.segments if part == TEST else {}
+        found = {name: torch.from_numpy(column[here]) for name, column in declared.items()}
         return Split(inputs, torch.from_numpy(labels[here]), user, item, found)
 
+    train, valid, test = map(rows, (TRAIN, VALID, TEST))
     return Dataset(
-        events.name, rows(TRAIN), rows(VALID), rows(TEST),
+        events.name, train, valid, with_segments(test, train),
         fields=fields,
         numeric=tuple(events.numbers),
         texts=events.texts,
@@ -207,9 +208,12 @@ def retrieval_dataset(events: Events, split: str = "stratified", seed: int = 0) 
         known = trained[events.users]
         events, parts = rows_of(events, known), parts[known]
     check_parts(parts, events.name)
-    train, valid, test = pair_splits(events.users, events.items, parts)
+    pairs = [events.users, events.items]
+    events = replace(events, users=np.empty(0, np.int32), items=np.empty(0, np.int32))
+    train, valid, test = pair_splits(pairs, parts)
+    declared = {n: torch.from_numpy(c[parts == TEST]) for n, c in events.segments.items()}
     return Dataset(
-        events.name, train, valid, replace(test, segments=_segments(events, parts)),
+        events.name, train, valid, with_segments(replace(test, segments=declared), train),
         fields=fields,
         protocol=f"{events.source} {words}; {ranking}.".replace(".;", ";").strip(),
         texts=events.texts,
@@ -318,12 +322,3 @@ def _scale(column: np.ndarray, trained: np.ndarray) -> tuple[float, float]:
 
 def _standardised(column: np.ndarray, mean: float, deviation: float) -> np.ndarray:
     return np.where(np.isfinite(column), (column - mean) / deviation, 0).astype(np.float32)
-
-
-def _segments(events: Events, parts: np.ndarray) -> dict[str, torch.Tensor]:
-    train, test = parts == TRAIN, parts == TEST
-    return {
-        "popularity": segment.popularity(events.items[train], events.items[test]),
-        "activity": segment.activity(events.users[train], events.users[test]),
-        **{name: torch.from_numpy(column[test]) for name, column in events.segments.items()},
-    }

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from baselines.data import columns
-from baselines.data.columns import coded, counted, picked
+from baselines.data.columns import blocks, coded, counted, in_turn, over_blocks, picked
 from baselines.errors import LeanRecError
 
 WHOLE = st.lists(st.integers(-(2**40), 2**40), min_size=1) | st.lists(
@@ -29,6 +29,46 @@ def test_codes_are_those_of_the_sorted_distinct_values(values):
     assert_array_equal(known, wanted)
     assert_array_equal(codes, inverse)
     assert codes.dtype == np.int32
+
+
+@given(
+    st.lists(st.integers(-3, 9), min_size=1) | st.lists(st.integers(-(2**30), 2**30), min_size=1)
+)
+def test_codes_may_take_the_place_of_their_values(values):
+    column = np.array(values, np.int32)
+    fixed = column.copy()
+    fixed.flags.writeable = False
+    for given_up in (column, fixed, fixed.astype(np.int64)):
+        codes, known = coded(given_up, reuse=True)
+        assert_array_equal(known[codes], values)
+        assert codes.dtype == np.int32
+    assert_array_equal(fixed, values)
+
+
+@given(st.integers(0, 40))
+def test_every_row_is_in_one_block_and_blocks_come_in_order(length):
+    rows = list(over_blocks(lambda block: list(range(block.start, block.stop)), length))
+    assert [row for block in rows for row in block] == list(range(length))
+    assert len(rows) == len(list(blocks(length)))
+
+
+def test_pieces_are_asked_for_as_their_results_are_taken():
+    asked = []
+
+    def pieces():
+        for piece in range(1000):
+            asked.append(piece)
+            yield piece
+
+    results = in_turn(lambda piece: piece + 1, pieces())
+    assert [next(results) for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert len(asked) < 50
+    results.close()
+
+
+def test_an_error_in_a_block_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        list(over_blocks(lambda rows: 1 // (8 - rows.start), 40))
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans())))

@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from baselines.base import DATASETS
-from baselines.data import amazon
+from baselines.data import amazon, tables
 from baselines.errors import LeanRecError
 
 
@@ -45,6 +45,37 @@ def test_both_layouts_of_movielens_give_the_same_events(ratings):
     assert csv.texts == dat.texts
     assert csv.texts[0] == 'A, "film" (1999). Drama War'
     assert set(csv.of_items["genre_3"]) == {-1}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_ratings_read_in_pieces_are_the_same(ratings, monkeypatch, end):
+    source = DATASETS.make(f'ml-25m(path="{ratings}")')
+    whole = source.events()
+    text = (ratings / "ratings.csv").read_text()
+    monkeypatch.setattr(tables, "PIECE", 50)
+    for changed in (text, "\n" + text, "\ufeff" + text, text.removesuffix("\n")):
+        (ratings / "ratings.csv").write_text(changed, encoding="utf-8", newline=end)
+        for name in ("users", "items", "ratings", "times"):
+            assert_array_equal(getattr(source.events(), name), getattr(whole, name))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,,4,5", "has empty values"),
+        ("1,2,4", "has empty values"),
+        ("", "has empty values"),
+        ("1,x,4,5", "could not parse `x`"),
+        ("1,3000000000,4,5", "could not parse `3000000000`"),
+        ("1,2,4,5,6", "more fields"),
+    ],
+)
+def test_a_bad_line_in_a_late_piece_is_told(ratings, monkeypatch, line, message):
+    monkeypatch.setattr(tables, "PIECE", 50)
+    with (ratings / "ratings.csv").open("a") as file:
+        file.write(line + "\n1,2,3,4\n")
+    with pytest.raises(LeanRecError, match=message):
+        DATASETS.make(f'ml-25m(path="{ratings}")').events()
 
 
 def test_leave_one_out_holds_back_the_last_two_events_of_each_user(ratings):

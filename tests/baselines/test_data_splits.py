@@ -5,15 +5,69 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from baselines.data import columns
+from baselines.data.events import Events
+from baselines.data.filters import first_of_pairs
 from baselines.data.segments import activity, declared, popularity
-from baselines.data.splits import random_parts, stratified_parts
+from baselines.data.splits import event_parts, random_parts, stratified_parts
 
 groups = st.lists(st.integers(0, 8), min_size=1, max_size=200).map(
     lambda values: np.unique(values, return_inverse=True)[1]
 )
+
+LEAST, MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+TIME = st.integers(-2, 2) | st.sampled_from([LEAST, LEAST + 1, -(10**12), 10**15, MOST])
+EVENTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), TIME), min_size=1)
+
+
+def made(rows: list[tuple[int, int, int]], *, timed: bool = True, grouped: bool = False) -> Events:
+    """Events of (user, item, time); grouped: by user, as most files are."""
+    if grouped:
+        rows = sorted(rows, key=lambda row: row[0])
+    users, items, times = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    _, users = np.unique(users, return_inverse=True)
+    return Events("made", "", users.astype(np.int32), items, times=times if timed else None)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(columns, "BLOCK", 4)
+
+
+FEW_BLOCKS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FEW_BLOCKS
+@given(EVENTS, st.booleans(), st.booleans())
+def test_leave_one_out_holds_back_what_a_stable_sort_puts_last(small_blocks, rows, timed, grouped):
+    events = made(rows, timed=timed, grouped=grouped)
+    wanted = [0] * len(events)
+    for user in range(6):
+        of_user = [row for row in range(len(events)) if events.users[row] == user]
+        if timed:
+            of_user.sort(key=lambda row: events.times[row])
+        if len(of_user) >= 3:
+            wanted[of_user[-1]], wanted[of_user[-2]] = 2, 1
+    parts, _ = event_parts(events, "leave-one-out", 0)
+    assert parts.tolist() == wanted
+    assert parts.dtype == np.int8
+
+
+@FEW_BLOCKS
+@given(EVENTS, st.booleans(), st.booleans(), st.data())
+def test_of_equal_pairs_the_first_stays(small_blocks, rows, rising, some, data):
+    rows = sorted(set(rows)) if rising else rows
+    events = made(rows)
+    among = st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))
+    among = np.array(data.draw(among) if some else [True] * len(rows))
+    seen, wanted = set(), []
+    for pair, here in zip(zip(events.users, events.items, strict=True), among, strict=True):
+        wanted.append(bool(here) and pair not in seen)
+        seen |= {pair} if here else set()
+    assert first_of_pairs(events, among).tolist() == wanted
 
 
 @given(groups, st.integers(0, 9))
