@@ -24,7 +24,7 @@ from bench.run import Run, underway
 from dashboard.loading import load
 from dashboard.parts import Piece, parts
 from dashboard.sidebar import choice, limits, selection
-from reports import html_page, numbers, pages, serving, views
+from reports import comparison, html_page, numbers, pages, serving, views
 from reports.answer import progress, state
 from reports.markdown_page import plain
 from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
@@ -38,15 +38,16 @@ EVERY = 2.0  # seconds between two looks at the files of a run in progress
 class Asked:
     """What the reader wants to see: a part of the run, judged by limits or beside another run.
 
-    one: the stack or the baseline that a page is about.
+    one: the stack or the baseline that a page is about. runs: all that there are, where the page is
+    about them, and other: the one that the shown run is compared with.
     """
 
     selection: Selection
     one: str = ""
     limits: Limits = field(default_factory=Limits)
     objective: Objective = "throughput"
-    earlier: Path | None = None
-    earlier_stamp: Stamp = ()
+    runs: tuple[tuple[Path, Stamp], ...] = ()
+    other: Path | None = None
 
 
 def _one(title: str, blocks: Callable[[Run], tuple[Block, ...]]) -> View:
@@ -76,9 +77,11 @@ def _decide(run: Run, asked: Asked) -> tuple[Section, ...]:
 
 
 def _compare(run: Run, asked: Asked) -> tuple[Section, ...]:
-    earlier = load(asked.earlier, asked.earlier_stamp) if asked.earlier else run
-    part, other = asked.selection.of(run), asked.selection.of(earlier)
-    return (Section("Changes", pages.change_blocks(other, part)),)
+    if asked.other is None:
+        return (Section("Changes", (Text("Start the dashboard with two runs or more."),)),)
+    runs = {path: asked.selection.of(load(path, seen)) for path, seen in asked.runs}
+    earlier, later = comparison.in_order([runs[asked.other], runs[run.path]])
+    return comparison.sections(earlier, later, comparison.in_order(runs.values()))
 
 
 View = Callable[[Run, Asked], Iterable[Section]]
@@ -214,12 +217,12 @@ def _of_one(asked: Asked, run: Run, view: str) -> Asked:
 
 
 def _compared(asked: Asked, folders: list[Path], folder: Path) -> Asked:
-    """With another of the runs given to compare with, where there is one."""
+    """With all runs given, and another of them to compare with, where there is one."""
     others = [str(other) for other in folders if other != folder]
     if not others:
         return asked
-    earlier = Path(choice("Compare with", "with", others))
-    return replace(asked, earlier=earlier, earlier_stamp=stamp(earlier))
+    other = Path(choice("Compare with", "with", others))
+    return replace(asked, runs=tuple((each, stamp(each)) for each in folders), other=other)
 
 
 def _warn(run: Run) -> None:
