@@ -21,7 +21,7 @@ from bench.reading import Stamp, stamp
 from bench.recommend import Objective, require_objective
 from bench.records import CONTROL
 from bench.run import Run, underway
-from dashboard.loading import load
+from dashboard.loading import ends, load
 from dashboard.parts import Piece, parts
 from dashboard.sidebar import choice, limits, selection
 from reports import comparison, html_page, numbers, pages, serving, views
@@ -132,7 +132,7 @@ def main(folders: list[Path]) -> None:
         objective = choice("Objective", "objective", list(get_args(Objective)))
         asked = replace(asked, objective=require_objective(objective))
     if view in (DECIDE, TRADE_OFF):
-        asked = replace(asked, limits=limits())
+        asked = replace(asked, limits=limits(ends(folder, seen)))
     if view == COMPARE:
         asked = _compared(asked, folders, folder)
     st.title(plain(f"LeanRec: {run.plan.suite}"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from bench.limits import Limit, reach
 from bench.reading import Reader, Stamp
 from bench.run import Run
 
@@ -20,3 +21,9 @@ def reader(folder: Path) -> Reader:
 def load(folder: Path, stamp: Stamp) -> Run:
     """The run, read once for every state of its files."""
     return reader(folder).read()
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def ends(folder: Path, stamp: Stamp) -> dict[Limit, tuple[float, float]]:
+    """What `bench.limits.reach` says of a run, for every state of its files."""
+    return reach(load(folder, stamp).effects)

@@ -146,7 +146,7 @@ def test_limits_come_from_the_address_and_decide(open_app: OpenApp, run_folder: 
     assert not app.exception
     told = "\n".join(element.value for element in app.markdown)
     assert "nothing: no stack is known to keep every limit" in told  # slower at batch 1
-    app.number_input(key="speedup").set_value(None).run()
+    app.select_slider(key="speedup").set_value("any").run()
     told = "\n".join(element.value for element in app.markdown)
     assert "**use** – bf16: 3.3" in told
     assert "speedup" not in app.query_params
@@ -406,8 +406,24 @@ def test_limits_of_the_trade_off_are_those_of_the_decision(
     for finding in held:
         if finding.state != "met" and finding.stack != "control":
             assert fmt.percent(finding.distance) in shown
-    app.number_input(key="speedup").set_value(None).run()
+    app.select_slider(key="speedup").set_value("any").run()
     assert not app.exception
     assert not app.subheader
-    app.number_input(key="memory").set_value(5.0).run()
-    assert any("max" in element.value for element in app.info)
+    unmeasured = open_app(run_folder, view=TRADE_OFF, memory="5")
+    assert any("concerns nothing that was measured" in told.value for told in unmeasured.info)
+
+
+def test_a_limit_is_a_slider_about_what_was_measured(open_app: OpenApp, run_folder: Path) -> None:
+    app = open_app(run_folder, view=TRADE_OFF)
+    keys = {slider.key for slider in app.select_slider}
+    assert keys == {"quality", "speedup", "latency", "preparation"}  # no memory was measured
+    latencies = app.select_slider(key="latency").options
+    assert latencies[-1] == "any"
+    assert float(latencies[0]) <= 0.1  # ms, of both batch sizes
+    assert float(latencies[-2]) > 7
+    app.select_slider(key="preparation").set_value("0.5").run()
+    assert app.query_params["preparation"] == "0.5"
+    assert "int8-linear" in html(app)
+    exact = open_app(run_folder, view=TRADE_OFF, latency="7.3125")
+    assert exact.select_slider(key="latency").value == "7.3125"
+    assert exact.query_params["latency"] == "7.3125"
