@@ -162,7 +162,15 @@ def decide_blocks(run: Run, limits: Limits, objective: Objective) -> tuple[Block
 def stack_blocks(run: Run) -> tuple[Block, ...]:
     """Which techniques compose; nothing where no stack was measured beside all of its parts."""
     frame = composition_table(run)
-    return () if frame.empty else (Text(_COMPOSITION), Table(frame))
+    if frame.empty:
+        return ()
+    counts = Counter(frame["Verdict"])
+    told = fmt.words([f"{n:,} {verdict}" for verdict, n in counts.most_common()])
+    blocks: list[Block] = [Text(_COMPOSITION), Text(f"Effects of stacks: {told}.")]
+    keys = ["Baseline", "Stack", "Device"]
+    for (baseline, stack, device), group in frame.groupby(keys, sort=False):
+        blocks += [Heading(f"{stack} on {baseline}, {device}"), Table(group.drop(columns=keys))]
+    return tuple(blocks)
 
 
 def effect_blocks(run: Run) -> tuple[Block, ...]:
