@@ -31,6 +31,12 @@ from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
 from reports.profiles.page import profile_sections
 from reports.select import Selection
 
+# Narrower margins than Streamlit's, so that wide tables fit; and no other CSV than ours, in which a
+# text is never taken for a formula.
+_STYLE = """
+[data-testid=stMainBlockContainer] { padding: 3.5rem 2rem; }
+[data-testid=stElementToolbarButton]:has([aria-label="Download as CSV"]) { display: none; }
+"""
 EVERY = 2.0  # seconds between two looks at the files of a run in progress
 
 
@@ -110,7 +116,7 @@ VIEWS: dict[str, View] = {
 def main(folders: list[Path]) -> None:
     """Draw the page for the runs in `folders`."""
     st.set_page_config("LeanRec", layout="wide")
-    st.html(f"<style>{html_page.style('blocks.css')}</style>")
+    st.html(f"<style>{html_page.style('blocks.css')}{_STYLE}</style>")
     if not folders:
         st.error("No run was given. Start it with: leanrec dashboard RUN")
         return
@@ -258,7 +264,7 @@ def _offer_files(block: Block, name: str) -> None:
             with st.container(horizontal=True):
                 _offer("PNG", f"{name}.png", "image/png", lambda: block.png)
                 _offer("SVG", f"{name}.svg", "image/svg+xml", lambda: block.svg)
-        case Table(frame, _, False):
+        case Table(frame):
             _offer("CSV", f"{name}.csv", "text/csv", lambda: numbers.frame_csv(frame))
 
 

@@ -215,7 +215,7 @@ def test_one_run_is_not_compared(open_app: OpenApp, weeks: list[Path]) -> None:
 def test_tables_and_figures_can_be_taken_away(open_app: OpenApp, run_folder: Path) -> None:
     app = open_app(run_folder, view="Effects", baseline="dcnv2", scenario="offline")
     labels = [button.proto.label for button in app.get("download_button")]
-    assert labels == ["PNG", "SVG"]
+    assert labels == ["PNG", "SVG", "CSV"]
     app = open_app(run_folder, view="Verdicts")
     assert [button.proto.label for button in app.get("download_button")] == ["CSV"]
 
