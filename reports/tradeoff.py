@@ -189,7 +189,8 @@ def _panel(
     spots = [_spot(CONTROL, None), *(_spot(speed.stack, (speed, q)) for speed, q in view.pairs)]
     on, tied = front(spots)
     told = {s.name for s in (on if len(view.pairs) > NAMED else spots)}
-    names = []
+    names: list[Named] = []
+    dots: list[tuple[float, float]] = []
     places = {CONTROL: ((view.pairs[0][0].control * scale) if view.absolute else 1.0, 0.0)}
     for speed, q in view.pairs:
         place = stacks.index(speed.stack)
@@ -197,7 +198,7 @@ def _panel(
         x, low, high = (v * scale for v in figures(speed)) if view.absolute else speed.gain
         places[speed.stack] = (x, q.effect)
         if speed.stack not in told:
-            ax.plot([x], [q.effect], "o", color=FAINT, markersize=4, alpha=0.6, zorder=2)
+            dots.append(places[speed.stack])
             continue
         ax.errorbar(
             x, q.effect, xerr=bars(x, low, high), yerr=bars(q.effect, q.low, q.high),
@@ -208,6 +209,8 @@ def _panel(
             fillstyle=fills[place], markerfacecoloralt="white", linestyle="",
         )  # fmt: skip
         names.append(Named(speed.stack, shade, x, q.effect, (low, high), (q.low, q.high)))
+    if dots:
+        ax.plot(*zip(*dots, strict=True), "o", color=FAINT, markersize=4, alpha=0.6, zorder=2)
     ax.plot(*zip(*(places[s.name] for s in on), strict=True), color=INK, linewidth=1.3, zorder=2)
     for spot in (s for s in tied if s.name in told):
         ax.scatter(
