@@ -234,7 +234,8 @@ def _compared(asked: Asked, folders: list[Path], folder: Path) -> Asked:
 def _warn(run: Run) -> None:
     blocks = pages.warning_blocks(run)
     if blocks:
-        with st.expander(f"{len(run.warnings)} warnings", expanded=len(run.warnings) <= 5):
+        count = len(run.warnings)
+        with st.expander(f"{count} warning{'s'[: count - 1]}", expanded=len(run.warnings) <= 5):
             for block in blocks:
                 _draw(block)
 

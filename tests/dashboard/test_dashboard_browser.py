@@ -117,7 +117,7 @@ def test_a_limit_that_is_moved_is_followed(
 ) -> None:
     query = urlencode({"view": TRADE_OFF, "run": str(runs["finished"]), "speedup": "1.2"})
     camera.show(browser, f"{address}/?{query}")
-    thumb = browser.find_element(By.CSS_SELECTOR, ".st-key-speedup [role=slider]")
+    thumb = browser.find_element(By.CSS_SELECTOR, "input[type=range][aria-label^=Speed-up]")
     thumb.send_keys(Keys.ARROW_RIGHT)
     WebDriverWait(browser, 60).until(lambda b: "speedup=1.3" in b.current_url)
     camera.settle(browser)
