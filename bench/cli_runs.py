@@ -28,6 +28,9 @@ MaxLatency = Annotated[
 MaxMemory = Annotated[
     float | None, typer.Option("--max-memory", help="MiB, at the peak of serving.")
 ]
+MaxPreparation = Annotated[
+    float | None, typer.Option("--max-preparation", help="Seconds, before the first answer.")
+]
 
 
 @runs.command()
@@ -76,6 +79,7 @@ def report(
     speedup: MinSpeedup = None,
     latency: MaxLatency = None,
     memory: MaxMemory = None,
+    preparation: MaxPreparation = None,
     only: Annotated[
         list[str], typer.Option(help="Hold these cells alone, for example '*-offline-*'.")
     ] = [],
@@ -89,7 +93,7 @@ def report(
     from reports.write import write
 
     run = Run.load(folder)
-    limits = Limits.of(quality, speedup, latency, memory)
+    limits = Limits.of(quality, speedup, latency, memory, preparation)
     if gate != (limits != Limits()):
         raise LeanRecError(
             "--gate goes with a limit, and a limit with --gate.",
@@ -121,6 +125,7 @@ def recommend(
     speedup: MinSpeedup = None,
     latency: MaxLatency = None,
     memory: MaxMemory = None,
+    preparation: MaxPreparation = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Folder of a search.")] = None,
     budget: Annotated[float | None, typer.Option(help="Seconds of a search.")] = None,
     device: DeviceName = "cpu",
@@ -138,7 +143,8 @@ def recommend(
     from bench.run import Run
     from reports import recommendation
 
-    limits, wanted = Limits.of(quality, speedup, latency, memory), require_objective(objective)
+    limits = Limits.of(quality, speedup, latency, memory, preparation)
+    wanted = require_objective(objective)
     path = Path(what)
     if not (path / "plan.json").exists():
         path = _searched(what, limits, wanted, folder, budget, device, plugin)

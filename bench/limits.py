@@ -17,7 +17,7 @@ from bench.records import Cell, Row
 from bench.verdicts import tolerated_loss
 
 State = Literal["met", "broken", "undecided"]
-Limit = Literal["max_quality_loss", "min_speedup", "max_latency", "max_memory"]
+Limit = Literal["max_quality_loss", "min_speedup", "max_latency", "max_memory", "max_preparation"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _TAIL = re.compile(r"latency(?:_p(?P<percentile>[\d.]+))?")
 
@@ -28,18 +28,19 @@ class Limits(Row):
     max_quality_loss: a named margin, of the primary metric of the quality scenario. min_speedup:
     times as fast as the control in the headline of every timed scenario, training too. max_latency:
     seconds, of the highest percentile that was measured at each point. max_memory: bytes, at the
-    peak of serving.
+    peak of serving. max_preparation: seconds that are paid once, before the first answer.
     """
 
     max_quality_loss: QualityMargin | None = None
     min_speedup: Positive | None = None
     max_latency: Positive | None = None
     max_memory: Positive | None = None
+    max_preparation: Positive | None = None
 
     @classmethod
     def of(
         cls, quality: str | None, speedup: float | None, milliseconds: float | None,
-        mebibytes: float | None,
+        mebibytes: float | None, seconds: float | None = None,
     ) -> Limits:  # fmt: skip
         """The limits as a user gives them. Raises LeanRecError for one that is none."""
         try:
@@ -49,6 +50,7 @@ class Limits(Row):
                     "min_speedup": speedup,
                     "max_latency": None if milliseconds is None else milliseconds / 1e3,
                     "max_memory": None if mebibytes is None else mebibytes * 2**20,
+                    "max_preparation": seconds,
                 }
             )
         except ValidationError as error:
@@ -58,6 +60,11 @@ class Limits(Row):
                 "Nothing was checked.",
                 "Correct the value.",
             ) from None
+
+
+_EVERY = Limits(
+    max_quality_loss="mlperf-99", min_speedup=1, max_latency=1, max_memory=1, max_preparation=1
+)
 
 
 class Finding(Row):
@@ -89,26 +96,10 @@ class Finding(Row):
 def findings(effects: Iterable[Effect], limits: Limits, only: Sequence[str] = ()) -> list[Finding]:
     """Every effect that a limit concerns, in the order of the effects.
 
-    only: patterns of cell ids, such as ``*-offline-*``; without any, all cells. An absolute figure
-    is the control's times the ratio and its bounds: the control's own spread over processes is not
-    in them. Raises LeanRecError where a limit concerns nothing that was measured.
+    only: patterns of cell ids, such as ``*-offline-*``; without any, all cells. Raises LeanRecError
+    where a limit concerns nothing that was measured.
     """
-    chosen = [
-        e for e in effects if not e.segment and (not only or any(fnmatch(_id(e), p) for p in only))
-    ]
-    tails = _highest_percentiles(chosen)
-    found = []
-    for e in chosen:
-        if limits.max_quality_loss and e.primary and e.scenario == "quality":
-            found.append(_quality(e, limits.max_quality_loss))
-        if e.scale != "ratio":
-            continue
-        if limits.min_speedup and e.primary:
-            found.append(_speedup(e, limits.min_speedup))
-        if limits.max_latency and id(e) in tails:
-            found.append(_absolute(e, "max_latency", limits.max_latency))
-        if limits.max_memory and e.metric == "peak_memory" and e.scenario != "train":
-            found.append(_absolute(e, "max_memory", limits.max_memory))
+    found = _findings(effects, limits, only)
     concerned = {f.limit for f in found}
     idle = [name for name, value in limits if value is not None and name not in concerned]
     if idle:
@@ -117,6 +108,47 @@ def findings(effects: Iterable[Effect], limits: Limits, only: Sequence[str] = ()
             "A limit that nothing is held to would always be met.",
             "Measure the scenario it is about, or leave it out.",
         )
+    return found
+
+
+def reach(effects: Iterable[Effect]) -> dict[Limit, tuple[float, float]]:
+    """Limit → the least and the largest estimate that it is about, in the limit's own unit."""
+    values: dict[Limit, list[float]] = {}
+    for f in _findings(effects, _EVERY):
+        if math.isfinite(f.value):
+            values.setdefault(f.limit, []).append(f.value)
+    return {limit: (min(found), max(found)) for limit, found in values.items()}
+
+
+def figures(e: Effect) -> tuple[float, float, float]:
+    """The treatment's own figure with its bounds, by the control's and the effect.
+
+    The control's own spread over processes is not in the bounds.
+    """
+    ends = e.effect, e.low, e.high
+    value, low, high = (e.control * x if e.scale == "ratio" else e.control + x for x in ends)
+    return value, low, high
+
+
+def _findings(effects: Iterable[Effect], limits: Limits, only: Sequence[str] = ()) -> list[Finding]:
+    chosen = [
+        e for e in effects if not e.segment and (not only or any(fnmatch(_id(e), p) for p in only))
+    ]
+    tails = _highest_percentiles(chosen)
+    found = []
+    for e in chosen:
+        if limits.max_quality_loss and e.primary and e.scenario == "quality":
+            found.append(_quality(e, limits.max_quality_loss))
+        if limits.max_preparation and e.metric == "preparation":
+            found.append(_absolute(e, "max_preparation", limits.max_preparation))
+        if e.scale != "ratio":
+            continue
+        if limits.min_speedup and e.primary:
+            found.append(_speedup(e, limits.min_speedup))
+        if limits.max_latency and id(e) in tails:
+            found.append(_absolute(e, "max_latency", limits.max_latency))
+        if limits.max_memory and e.metric == "peak_memory" and e.scenario != "train":
+            found.append(_absolute(e, "max_memory", limits.max_memory))
     return found
 
 
@@ -163,7 +195,7 @@ def _speedup(e: Effect, wanted: float) -> Finding:
 
 
 def _absolute(e: Effect, limit: Limit, allowed: float) -> Finding:
-    value, low, high = (e.control * x for x in (e.effect, e.low, e.high))
+    value, low, high = figures(e)
     beyond = high / allowed - 1
     return _finding(e, limit, allowed, value, high, beyond, high <= allowed, low > allowed)
 

@@ -2,7 +2,8 @@
 
 A stack is feasible where every limit is met. The best is the feasible one with the largest gain in
 the objective; feasible stacks whose intervals reach into its own are tied with it, and one that is
-not known to break a limit and may be better makes the choice unsure.
+not known to break a limit and may be better makes the choice unsure, and so does an inconclusive
+verdict on the gain itself.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _METRIC = {"memory": "peak_memory", "size": "model_bytes"}
 class Candidate(Row):
     """A stack as it stands. gain, low, high: times better than the control in the objective, over
     all its points by their geometric mean (the bounds by that of the bounds, which is wide); NaN
-    where it was not measured. processes: that measured it. state: of all limits together.
-    distance: of the furthest limit."""
+    where it was not measured. inconclusive: the points at which the verdict on the gain is.
+    processes: that measured it. state: of all limits together. distance: of the furthest limit."""
 
     baseline: str
     stack: str
@@ -35,6 +36,7 @@ class Candidate(Row):
     gain: float
     low: float
     high: float
+    inconclusive: tuple[str, ...]
     processes: int
     state: State
     distance: float
@@ -64,7 +66,8 @@ class Recommendation(Row):
     @property
     def sure(self) -> bool:
         """Whether the evidence names one stack among those that were measured to the end."""
-        return self.chosen is not None and not self.tied and not self.open
+        known = self.chosen is not None and not self.chosen.inconclusive
+        return known and not self.tied and not self.open
 
 
 def require_objective(name: str) -> Objective:
@@ -108,13 +111,19 @@ def candidates(effects: Iterable[Effect], limits: Limits, objective: Objective) 
     found = []
     for (baseline, device, stack), own in effects_by.items():
         of_it = findings_by.get((baseline, device, stack), [])
-        gain, low, high = (1.0,) * 3 if stack == CONTROL else _gain(own, objective)
+        aimed = [] if stack == CONTROL else _aimed(own, objective)
+        gain, low, high = (1.0,) * 3 if stack == CONTROL else _gain(aimed)
         state: State = standing(of_it, asked, any(e.verdict == "failed" for e in own))
         if state == "met" and math.isnan(gain):
             state = "undecided"
         found.append(
             Candidate(
                 baseline=baseline, stack=stack, device=device, gain=gain, low=low, high=high,
+                inconclusive=tuple(
+                    " ".join(filter(None, (e.scenario, e.point)))
+                    for e in aimed
+                    if e.verdict == "inconclusive"
+                ),
                 processes=max(e.n_processes for e in own), state=state, findings=tuple(of_it),
                 distance=max((f.distance for f in of_it), default=0.0),
             )
@@ -145,10 +154,15 @@ def _recommendation(ranked: list[Candidate], objective: Objective) -> Recommenda
     )
 
 
-def _gain(own: list[Effect], objective: Objective) -> tuple[float, float, float]:
-    """The geometric mean of the gains over the points of the objective's effects."""
-    chosen = [e for e in own if _is_of(e, objective)]
-    gains = [e.gain for e in chosen if e.scenario == chosen[0].scenario]
+def _aimed(own: list[Effect], objective: Objective) -> list[Effect]:
+    """The effects that the objective is about, one for each point."""
+    found = [e for e in own if _is_of(e, objective)]
+    return [e for e in found if e.scenario == found[0].scenario]
+
+
+def _gain(aimed: list[Effect]) -> tuple[float, float, float]:
+    """The geometric mean of the gains."""
+    gains = [e.gain for e in aimed]
     if not gains or any(math.isnan(x) for gain in gains for x in gain):
         return (math.nan,) * 3
     logs = ([math.log(x) if x > 0 else -math.inf for x in xs] for xs in zip(*gains, strict=True))

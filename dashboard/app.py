@@ -21,16 +21,22 @@ from bench.reading import Stamp, stamp
 from bench.recommend import Objective, require_objective
 from bench.records import CONTROL
 from bench.run import Run, underway
-from dashboard.loading import load
+from dashboard.loading import ends, load
 from dashboard.parts import Piece, parts
 from dashboard.sidebar import choice, limits, selection
-from reports import html_page, numbers, pages, serving, views
+from reports import comparison, html_page, numbers, pages, serving, views
 from reports.answer import progress, state
 from reports.markdown_page import plain
 from reports.pages import Block, Heading, Items, Picture, Section, Table, Text
 from reports.profiles.page import profile_sections
 from reports.select import Selection
 
+# Narrower margins than Streamlit's, so that wide tables fit; and no other CSV than ours, in which a
+# text is never taken for a formula.
+_STYLE = """
+[data-testid=stMainBlockContainer] { padding: 3.5rem 2rem; }
+[data-testid=stElementToolbarButton]:has([aria-label="Download as CSV"]) { display: none; }
+"""
 EVERY = 2.0  # seconds between two looks at the files of a run in progress
 
 
@@ -38,15 +44,16 @@ EVERY = 2.0  # seconds between two looks at the files of a run in progress
 class Asked:
     """What the reader wants to see: a part of the run, judged by limits or beside another run.
 
-    one: the stack or the baseline that a page is about.
+    one: the stack or the baseline that a page is about. runs: all that there are, where the page is
+    about them, and other: the one that the shown run is compared with.
     """
 
     selection: Selection
     one: str = ""
     limits: Limits = field(default_factory=Limits)
     objective: Objective = "throughput"
-    earlier: Path | None = None
-    earlier_stamp: Stamp = ()
+    runs: tuple[tuple[Path, Stamp], ...] = ()
+    other: Path | None = None
 
 
 def _one(title: str, blocks: Callable[[Run], tuple[Block, ...]]) -> View:
@@ -76,9 +83,11 @@ def _decide(run: Run, asked: Asked) -> tuple[Section, ...]:
 
 
 def _compare(run: Run, asked: Asked) -> tuple[Section, ...]:
-    earlier = load(asked.earlier, asked.earlier_stamp) if asked.earlier else run
-    part, other = asked.selection.of(run), asked.selection.of(earlier)
-    return (Section("Changes", pages.change_blocks(other, part)),)
+    if asked.other is None:
+        return (Section("Changes", (Text("Start the dashboard with two runs or more."),)),)
+    runs = {path: asked.selection.of(load(path, seen)) for path, seen in asked.runs}
+    earlier, later = comparison.in_order([runs[asked.other], runs[run.path]])
+    return comparison.sections(earlier, later, comparison.in_order(runs.values()))
 
 
 View = Callable[[Run, Asked], Iterable[Section]]
@@ -107,7 +116,7 @@ VIEWS: dict[str, View] = {
 def main(folders: list[Path]) -> None:
     """Draw the page for the runs in `folders`."""
     st.set_page_config("LeanRec", layout="wide")
-    st.html(f"<style>{html_page.style('blocks.css')}</style>")
+    st.html(f"<style>{html_page.style('blocks.css')}{_STYLE}</style>")
     if not folders:
         st.error("No run was given. Start it with: leanrec dashboard RUN")
         return
@@ -129,7 +138,7 @@ def main(folders: list[Path]) -> None:
         objective = choice("Objective", "objective", list(get_args(Objective)))
         asked = replace(asked, objective=require_objective(objective))
     if view in (DECIDE, TRADE_OFF):
-        asked = replace(asked, limits=limits())
+        asked = replace(asked, limits=limits(ends(folder, seen)))
     if view == COMPARE:
         asked = _compared(asked, folders, folder)
     st.title(plain(f"LeanRec: {run.plan.suite}"))
@@ -214,18 +223,19 @@ def _of_one(asked: Asked, run: Run, view: str) -> Asked:
 
 
 def _compared(asked: Asked, folders: list[Path], folder: Path) -> Asked:
-    """With another of the runs given to compare with, where there is one."""
+    """With all runs given, and another of them to compare with, where there is one."""
     others = [str(other) for other in folders if other != folder]
     if not others:
         return asked
-    earlier = Path(choice("Compare with", "with", others))
-    return replace(asked, earlier=earlier, earlier_stamp=stamp(earlier))
+    other = Path(choice("Compare with", "with", others))
+    return replace(asked, runs=tuple((each, stamp(each)) for each in folders), other=other)
 
 
 def _warn(run: Run) -> None:
     blocks = pages.warning_blocks(run)
     if blocks:
-        with st.expander(f"{len(run.warnings)} warnings", expanded=len(run.warnings) <= 5):
+        count = len(run.warnings)
+        with st.expander(f"{count} warning{'s'[: count - 1]}", expanded=len(run.warnings) <= 5):
             for block in blocks:
                 _draw(block)
 
@@ -255,7 +265,7 @@ def _offer_files(block: Block, name: str) -> None:
             with st.container(horizontal=True):
                 _offer("PNG", f"{name}.png", "image/png", lambda: block.png)
                 _offer("SVG", f"{name}.svg", "image/svg+xml", lambda: block.svg)
-        case Table(frame, _, False):
+        case Table(frame):
             _offer("CSV", f"{name}.csv", "text/csv", lambda: numbers.frame_csv(frame))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reports.pages import Block, Heading, Items, Picture, Section, Table
 
-MARKS = 120  # drawn by the pictures in a part; a picture alone may hold more
+MARKS = 100  # drawn by the pictures in a part; a picture alone may hold more
 FRAME = 20  # marks that axes and titles take as long to draw as
 ROWS = 200  # of tables and lists in a part
 

@@ -1,7 +1,8 @@
-"""How long each page takes to open and to follow a filter: ``python -m dashboard.speed RUN``.
+"""How long each page takes to open and to follow a filter: ``python -m dashboard.speed RUN…``.
 
 Seconds of processor time of the server; what a browser draws is not in them. A filter is timed
 with a baseline that was not asked for before, so that nothing of the answer is kept already.
+The first run is shown; the others are those that it is compared with.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ class Timing(NamedTuple):
     filtered: float
 
 
-def timings(run: Path) -> tuple[float, list[Timing]]:
-    """Seconds until the first page of a run is there, then the timing of every view.
+def timings(*runs: Path) -> tuple[float, list[Timing]]:
+    """Seconds until the first page of the first run is there, then the timing of every view.
 
     Raises LeanRecError for a run that cannot be shown.
     """
     path = Path(__file__).with_name("app.py")
-    before, sys.argv = sys.argv, [str(path), str(run)]
+    before, sys.argv = sys.argv, [str(path), *map(str, runs)]
     try:
         app = AppTest.from_file(str(path), default_timeout=600)
         first = _seconds(app)
@@ -59,11 +60,11 @@ def _seconds(app: Any) -> float:
 
 
 def main() -> None:
-    """Print the timings of the run that is named."""
-    if len(sys.argv) != 2:
-        sys.exit("Usage: python -m dashboard.speed RUN")
+    """Print the timings of the runs that are named."""
+    if len(sys.argv) < 2:
+        sys.exit("Usage: python -m dashboard.speed RUN…")
     try:
-        first, rows = timings(Path(sys.argv[1]))
+        first, rows = timings(*map(Path, sys.argv[1:]))
     except LeanRecError as error:
         sys.exit("\n".join(filter(None, (error.cause, error.consequence, error.fix))))
     print(f"first page, with the reading of the run: {first:.1f} s")

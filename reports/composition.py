@@ -11,6 +11,7 @@ from baselines.registry import split_specs
 from bench.effects import Effect
 from bench.run import Run
 from reports import format as fmt
+from reports.tables import Column, columns_of, headline
 
 WIDE = 0.1  # an interval that reaches further than 10 % does not say that parts compose
 
@@ -35,20 +36,22 @@ class Composition:
 
 
 def compositions(run: Run) -> list[Composition]:
-    """Every ratio of a stack of several techniques, each of which was measured alone too."""
-    ratios: dict[tuple[str, ...], Effect] = {
-        (e.baseline, e.device, e.scenario, e.metric, e.point, e.stack): e
-        for e in run.effects
-        if e.scale == "ratio" and not e.segment and math.isfinite(e.effect) and e.effect > 0
-    }
+    """Every headline ratio of a stack of several techniques, each of which was measured alone."""
+    columns = columns_of(run)
     named = {spec: name for name, spec in run.plan.stacks.items()}
     found = []
-    for (*place, stack), whole in ratios.items():
+    for (baseline, stack, device), own in run.effects_of_stacks.items():
         specs = split_specs(run.plan.stacks.get(stack, stack))
         names = [named.get(spec.strip(), spec.strip()) for spec in specs]
-        parts = [e for name in names if (e := ratios.get((*place, name)))]
-        if 1 < len(names) == len(parts):
-            found.append(_composition(whole, tuple(parts)))
+        if len(names) < 2:
+            continue
+        alone = [run.effects_of_stacks.get((baseline, name, device), []) for name in names]
+        parts = [_ratios(effects, columns) for effects in alone]
+        found += [
+            _composition(whole, tuple(part[key] for part in parts))
+            for key, whole in _ratios(own, columns).items()
+            if all(key in part for part in parts)
+        ]
     return found
 
 
@@ -73,6 +76,16 @@ def composition_table(run: Run) -> pd.DataFrame:
             for c in compositions(run)
         ]
     )
+
+
+def _ratios(effects: list[Effect], columns: list[Column]) -> dict[tuple[str, str, str], Effect]:
+    """(scenario, metric, point) → the headline ratio there."""
+    return {
+        (e.scenario, e.metric, e.point): e
+        for column in columns
+        for e in headline(effects, column)
+        if e.scale == "ratio" and math.isfinite(e.effect) and e.effect > 0
+    }
 
 
 def _composition(whole: Effect, parts: tuple[Effect, ...]) -> Composition:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.run import Run
 from reports import pages, serving, views
 from reports.pages import Report, Section
+from reports.profiles.page import profiles_of
 
 
 def report(run: Run) -> Report:
@@ -19,6 +20,7 @@ def report(run: Run) -> Report:
         Section("Quality by segment", pages.segment_blocks(run)),
         *serving.sections(run, only_planned=True),
         *pages.cost_sections(run),
+        *profiles_of(run),
         *pages.provenance_sections(run),
     ]
     kept = tuple(section for section in sections if section.blocks)

@@ -26,7 +26,7 @@ _SAYS = {
     "slower": "worse", "larger": "worse", "inferior": "worse", "failed": "worse",
     "equivalent": "no difference", "non-inferior": "no difference", "inconclusive": "inconclusive",
 }  # fmt: skip
-ROWS = 60  # effects in a plot; more take another
+ROWS = 40  # effects in a plot; more take another
 Text = Callable[[Effect], str]
 
 

@@ -15,8 +15,8 @@ _BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _CHANGES = ("faster", "slower", "smaller", "larger")
 _TONES = {
-    "good": ("faster", "smaller", "better"),
-    "bad": ("slower", "larger", "inferior", "failed"),
+    "good": ("faster", "smaller", "better", "reinforces"),
+    "bad": ("slower", "larger", "inferior", "worse", "cancels", "failed"),
     "open": ("inconclusive", "in progress", "skipped", "not measured"),
     "even": ("non-inferior",),  # named, because it holds the word inferior
 }

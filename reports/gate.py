@@ -18,6 +18,7 @@ _NAMES = {
     "min_speedup": "speed-up",
     "max_latency": "latency",
     "max_memory": "memory",
+    "max_preparation": "preparation",
 }
 
 

@@ -11,7 +11,6 @@ import pandas as pd
 from reports.format import tone
 from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
 
-_WHOLE = ' class="whole"'  # an interval or a few words are not broken over lines
 _LONG = ' class="long"'  # a sentence takes a wide column rather than a tall row
 # In an image of a dark page: light and dark change places, hues stay. Not in files of its own.
 _DARK = (
@@ -64,10 +63,9 @@ def table(frame: pd.DataFrame, hover: pd.DataFrame | None = None) -> str:
     """A frame of text as a table; verdicts carry a class for their colour, cells what `hover` says
     of them as their title."""
     head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in frame.columns)
-    whole = ["[interval]" in str(name) for name in frame.columns]
-    titles = [("",) * len(whole)] * len(frame) if hover is None else _rows(hover)
+    titles = [("",) * len(frame.columns)] * len(frame) if hover is None else _rows(hover)
     rows = "".join(
-        f"<tr>{''.join(map(_cell, row, whole, told))}</tr>"
+        f"<tr>{''.join(map(_cell, row, told))}</tr>"
         for row, told in zip(_rows(frame), titles, strict=True)
     )
     return (
@@ -85,13 +83,13 @@ def _rows(frame: pd.DataFrame) -> list[tuple[object, ...]]:
     return list(frame.itertuples(index=False, name=None))
 
 
-def _cell(value: object, whole: bool, title: object) -> str:
+def _cell(value: object, title: object) -> str:
     lines = []
     for line in str(value).split("\n"):
         look, text = tone(line), escape(line)
         lines.append(f'<span class="{look}">{text}</span>' if look else text)
     longest = max(map(len, str(value).split("\n")))
-    look = _WHOLE if whole or longest <= 28 else _LONG if longest > 40 else ""
+    look = _LONG if longest > 40 else ""
     if title:
         look += f' title="{escape(str(title))}"'
     return f"<td{look}>{'<br>'.join(lines)}</td>"

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 import pandas as pd
 
-from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
+from reports.pages import Block, Heading, Items, Picture, Report, Section, Table, Text
 
+LONGEST = 65_536  # characters that a comment on GitHub may have
+_LEFT_OUT = "Left out here, to fit into a comment; the report in HTML or PDF has it."
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$#!])")
 
 
 def page(report: Report, folder: str) -> tuple[str, dict[str, str]]:
-    """The text, and the figures it names: file name in `folder` → SVG."""
-    pictures: dict[str, str] = {}
-    parts = [f"# {plain(report.title)}"]
-    for section in report.sections:
-        parts.append(f"## {plain(section.title)}")
-        parts += [_block(item, folder, pictures) for item in section.blocks]
-    return "\n\n".join(parts) + "\n", pictures
+    """The text, and the figures it names: file name in `folder` → SVG.
+
+    It is at most LONGEST characters long: of the last sections that would make it longer, only the
+    text that they open with is given, and that they are left out.
+    """
+    title = f"# {plain(report.title)}"
+    written = [_openings(section) for section in report.sections]
+    room = LONGEST - len("\n\n".join([title, *written])) - 1
+    kept: dict[str, Picture] = {}
+    for place, section in enumerate(report.sections):
+        pictures = dict(kept)
+        blocks = [_block(item, folder, pictures) for item in section.blocks]
+        whole = "\n\n".join([f"## {plain(section.title)}", *blocks])
+        more = len(whole) - len(written[place])
+        if more <= room:
+            written[place], kept, room = whole, pictures, room - more
+    return "\n\n".join([title, *written]) + "\n", {name: p.svg for name, p in kept.items()}
 
 
 def plain(text: str) -> str:
@@ -38,7 +51,14 @@ def table(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _block(item: Block, folder: str, pictures: dict[str, str]) -> str:
+def _openings(section: Section) -> str:
+    """The text that a section opens with, and that the rest is left out."""
+    texts = takewhile(lambda block: isinstance(block, Text), section.blocks)
+    opening = [plain(block.text) for block in texts if isinstance(block, Text)]
+    return "\n\n".join([f"## {plain(section.title)}", *opening, _LEFT_OUT])
+
+
+def _block(item: Block, folder: str, pictures: dict[str, Picture]) -> str:
     match item:
         case Text(text):
             return plain(text)
@@ -53,7 +73,7 @@ def _block(item: Block, folder: str, pictures: dict[str, str]) -> str:
             return table(frame)
         case Picture(_, alternative):
             name = f"figure-{len(pictures) + 1}.svg"
-            pictures[name] = item.svg
+            pictures[name] = item
             return f"![{plain(alternative)}]({folder}/{name})"
 
 

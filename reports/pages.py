@@ -11,7 +11,6 @@ from itertools import groupby
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.compare import compare
 from bench.effects import Effect
 from bench.limits import Limits
 from bench.recommend import Objective, recommend
@@ -160,29 +159,18 @@ def decide_blocks(run: Run, limits: Limits, objective: Objective) -> tuple[Block
     return tuple(blocks)
 
 
-def change_blocks(earlier: Run, later: Run) -> tuple[Block, ...]:
-    """What changed from one run to another, each against its own control."""
-    if earlier.path == later.path:
-        return (Text("Start the dashboard with two runs or more to compare them."),)
-    changes = compare(earlier, later)
-    counts = Counter(c.verdict for c in changes)
-    told = fmt.words([f"{n} {verdict}" for verdict, n in counts.most_common()])
-    opening = f"From {earlier.path} to {later.path}: {told or 'nothing to compare'}."
-    hosts = [] if not changes or changes[0].same_host else [Text(_OTHER_HOST)]
-    alike = [c for c in changes if c.verdict in ("unchanged", "not comparable")]
-    other = [c for c in changes if c not in alike]
-    return (
-        Text(opening),
-        *hosts,
-        *table_or(tables.changes_table(other), "Nothing changed."),
-        Table(tables.changes_table(alike), "Unchanged, or not comparable", True),
-    )
-
-
 def stack_blocks(run: Run) -> tuple[Block, ...]:
     """Which techniques compose; nothing where no stack was measured beside all of its parts."""
     frame = composition_table(run)
-    return () if frame.empty else (Text(_COMPOSITION), Table(frame))
+    if frame.empty:
+        return ()
+    counts = Counter(frame["Verdict"])
+    told = fmt.words([f"{n:,} {verdict}" for verdict, n in counts.most_common()])
+    blocks: list[Block] = [Text(_COMPOSITION), Text(f"Effects of stacks: {told}.")]
+    keys = ["Baseline", "Stack", "Device"]
+    for (baseline, stack, device), group in frame.groupby(keys, sort=False):
+        blocks += [Heading(f"{stack} on {baseline}, {device}"), Table(group.drop(columns=keys))]
+    return tuple(blocks)
 
 
 def effect_blocks(run: Run) -> tuple[Block, ...]:
@@ -297,5 +285,4 @@ _COMPOSITION = (
     "than the control. Composes: the two agree, within an interval that is narrow enough to say "
     "so. Cancels: the stack gains less, by more than the margin. Reinforces: it gains more."
 )
-_OTHER_HOST = "The runs are of different hosts: only ratios to the control compare."
 _UNFINISHED = "The run has not ended, so its cost is not known yet."

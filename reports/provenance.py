@@ -90,6 +90,17 @@ def protocol_table(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["What", "Value"])
 
 
+def differences_table(a: Run, b: Run) -> pd.DataFrame:
+    """What two runs record differently of where, with what and how they were measured."""
+    facts = _facts(a), _facts(b)
+    rows = [
+        (*key, *(f.get(key, "–") for f in facts))
+        for key in dict.fromkeys((*facts[0], *facts[1]))
+        if facts[0].get(key) != facts[1].get(key)
+    ]
+    return pd.DataFrame(rows, columns=["Part", "Name", "A", "B"])
+
+
 def accounting(run: Run) -> pd.DataFrame:
     """Wall time against the work that the trials had to do; empty while the run is going on."""
     if run.summary is None:
@@ -112,6 +123,23 @@ def accounting(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["What", "Value"])
 
 
+def _facts(run: Run) -> dict[tuple[str, str], str]:
+    """(part, name) → what a run records of it."""
+    plan = run.plan
+    groups = {
+        "host": {"fingerprint": run.environment.get("host")},
+        **{group: run.environment.get(group) for group in _GROUPS},
+        "protocol": plan.protocol.model_dump(),
+        "plan": {
+            "suite": plan.suite,
+            "baseline": plan.baselines,
+            "stack": plan.stacks,
+            "scenario": plan.scenarios,
+        },
+    }
+    return {(group, name): text for group, value in groups.items() for name, text in _flat(value)}
+
+
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if not isinstance(value, Mapping):
         return [] if value in (None, "", []) else [(prefix, _text(value))]
@@ -125,7 +153,7 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _injected(found: Mapping[str, Any]) -> str:

@@ -55,10 +55,11 @@ def _choice(found: Recommendation) -> str:
     best = "the control: no stack that keeps the limits is known to be better"
     if chosen.stack != CONTROL:
         best = f"{chosen.stack}: {_gain(chosen)} {_BETTER[found.objective]}"
-    if found.sure:
-        return best
-    rivals = [c.stack for c in (*found.tied, *found.open)]
-    return f"{best}; the evidence does not tell it from {fmt.words(rivals)}"
+    if rivals := [c.stack for c in (*found.tied, *found.open)]:
+        best += f"; the evidence does not tell it from {fmt.words(rivals)}"
+    if chosen.inconclusive:
+        best += f"; inconclusive by itself at {fmt.words(list(chosen.inconclusive))}"
+    return best
 
 
 def _gain(c: Candidate) -> str:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from bench.effects import Effect
-from bench.limits import Finding, Limits, State, findings, standing
+from bench.limits import Finding, Limits, State, figures, findings, standing
 from bench.records import CONTROL
 from bench.run import Run
 from bench.verdicts import tolerated_loss
@@ -32,6 +32,11 @@ _WORDS: dict[State, str] = {
     "met": "keeps every limit",
     "undecided": "undecided",
     "broken": "breaks a limit",
+}
+_COUNTED: dict[State, str] = {
+    "met": "keep every limit",
+    "undecided": "are undecided",
+    "broken": "break a limit",
 }
 NAMED = 12  # stacks that are named in a panel; of more, only those on the front
 _WIDE = 5.0  # the largest ÷ the smallest figure from which on an axis is logarithmic
@@ -76,6 +81,13 @@ def standings(run: Run, limits: Limits) -> dict[tuple[str, str, str], State]:
     }
 
 
+def standing_in_words(run: Run, limits: Limits) -> str:
+    """How many stacks keep all limits. Raises LeanRecError as `standings` does."""
+    states = Counter(s for (_, stack, _), s in standings(run, limits).items() if stack != CONTROL)
+    told = fmt.words([f"{states[state]:,} {words}" for state, words in _COUNTED.items()])
+    return f"Of {states.total():,} stacks on their baselines, {told}. The table below says how far."
+
+
 def quality_speed(
     run: Run, baseline: str, scenario: str, device: str, limits: Limits | None = None
 ) -> Figure:
@@ -84,7 +96,7 @@ def quality_speed(
     Right is faster than the control, up is better. The grey band is the margin inside which
     nothing counts as a difference. A line joins the front (`reports.pareto`); of many stacks, those
     that are not on it are dots. Limits are dashed, each in the panels whose axis it is about: those
-    of latency and memory in panels of their own.
+    of latency, memory and preparation in panels of their own.
     """
     limits = limits or Limits()
     views = _views(run, baseline, scenario, device, limits)
@@ -120,8 +132,8 @@ def _views(run: Run, baseline: str, scenario: str, device: str, limits: Limits) 
         for point, pairs in points.items()
     ]
     of_quality = {q.stack: q for pairs in points.values() for _, q in pairs}
-    figures = limits.model_copy(update={"max_quality_loss": None, "min_speedup": None})
-    held = findings(run.effects, figures) if figures != Limits() else []
+    absolute = limits.model_copy(update={"max_quality_loss": None, "min_speedup": None})
+    held = findings(run.effects, absolute) if absolute != Limits() else []
     of_limit: dict[tuple[str, str], list[Pair]] = {}
     allowed = {}
     for f in held:
@@ -177,16 +189,16 @@ def _panel(
     spots = [_spot(CONTROL, None), *(_spot(speed.stack, (speed, q)) for speed, q in view.pairs)]
     on, tied = front(spots)
     told = {s.name for s in (on if len(view.pairs) > NAMED else spots)}
-    names = []
+    names: list[Named] = []
+    dots: list[tuple[float, float]] = []
     places = {CONTROL: ((view.pairs[0][0].control * scale) if view.absolute else 1.0, 0.0)}
     for speed, q in view.pairs:
         place = stacks.index(speed.stack)
         shade = colour(place)
-        ends = (speed.effect, speed.low, speed.high)
-        x, low, high = (speed.control * v * scale for v in ends) if view.absolute else speed.gain
+        x, low, high = (v * scale for v in figures(speed)) if view.absolute else speed.gain
         places[speed.stack] = (x, q.effect)
         if speed.stack not in told:
-            ax.plot([x], [q.effect], "o", color=FAINT, markersize=4, alpha=0.6, zorder=2)
+            dots.append(places[speed.stack])
             continue
         ax.errorbar(
             x, q.effect, xerr=bars(x, low, high), yerr=bars(q.effect, q.low, q.high),
@@ -197,6 +209,8 @@ def _panel(
             fillstyle=fills[place], markerfacecoloralt="white", linestyle="",
         )  # fmt: skip
         names.append(Named(speed.stack, shade, x, q.effect, (low, high), (q.low, q.high)))
+    if dots:
+        ax.plot(*zip(*dots, strict=True), "o", color=FAINT, markersize=4, alpha=0.6, zorder=2)
     ax.plot(*zip(*(places[s.name] for s in on), strict=True), color=INK, linewidth=1.3, zorder=2)
     for spot in (s for s in tied if s.name in told):
         ax.scatter(
@@ -210,8 +224,8 @@ def _panel(
         ax.set_xlabel("times as fast as the control")
     else:
         ax.invert_xaxis()  # right is better, as everywhere
-        figures = [x for x, _ in places.values()] + [(view.limit or 0.0) * scale]
-        if max(figures) > _WIDE * min(figures) > 0:
+        drawn = [x for x, _ in places.values()] + [(view.limit or 0.0) * scale]
+        if max(drawn) > _WIDE * min(drawn) > 0:
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.xaxis.set_minor_formatter(NullFormatter())
@@ -250,10 +264,12 @@ def _frame(ax: Axes, view: _View, quality: Effect, limits: Limits, scale: float)
 
 
 def _spot(name: str, pair: Pair | None) -> Spot:
-    """A stack as a point of the trade-off, the gain as its logarithm; the control without one."""
+    """A stack as a point of the trade-off, a ratio as its logarithm; the control without a pair."""
     if pair is None:
         return Spot(name, Axis(0.0, 0.0, 0.0), Axis(0.0, 0.0, 0.0))
     speed, quality = pair
+    if speed.scale == "difference":
+        return Spot(name, Axis(*speed.gain), Axis(*quality.gain))
     value, low, high = (math.log(x) if x > 0 else -math.inf for x in speed.gain)
     gain = Axis(value, low, high, math.log1p(speed.margin))
     return Spot(name, gain, Axis(*quality.gain))

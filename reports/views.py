@@ -59,7 +59,8 @@ def quality_speed_blocks(run: Run, limits: Limits | None = None) -> tuple[Block,
     """
     limits = limits or Limits()
     held = findings(run.effects, limits) if limits != Limits() else []
-    blocks: list[Block] = [
+    blocks: list[Block] = [Text(tradeoff.standing_in_words(run, limits))] if held else []
+    pictures = [
         Picture(
             partial(tradeoff.quality_speed, run, *key, limits=limits),
             f"Quality against speed of each stack on {' '.join(key)}; the numbers are in Effects.",
@@ -67,8 +68,7 @@ def quality_speed_blocks(run: Run, limits: Limits | None = None) -> tuple[Block,
         )
         for key, marks in tradeoff.speed_scenarios(run).items()
     ]
-    if not blocks:
-        return (Text("No stack has both a speed and a quality yet."),)
+    blocks += pictures or [Text("No stack has both a speed and a quality yet.")]
     if held:
         blocks.append(Heading("What is not known to keep the limits, and how far it is from them"))
         blocks += table_or(gate.distance_table(held), "Every stack keeps every limit.")

@@ -19,6 +19,11 @@ TIMED = ("offline", "single-stream", "train")  # of the scenarios that come with
 
 def profile_sections(run: Run) -> tuple[Section, ...]:
     """A section for each profiled cell of the run; what to type where there is none."""
+    return profiles_of(run) or (Section("Profile", (Text(_how_to(run)),)),)
+
+
+def profiles_of(run: Run) -> tuple[Section, ...]:
+    """A section for each profiled cell of the run."""
     sections = []
     for cell in (p.cell for p in run.plan.cells if not p.skip):
         folder = folder_in(run.path, cell)
@@ -37,7 +42,7 @@ def profile_sections(run: Run) -> tuple[Section, ...]:
             sections.append(Section(title, (Items((("", str(error)),), warning=True),)))
         else:
             sections.append(Section(title, profile_blocks(profile, folder)))
-    return tuple(sections) or (Section("Profile", (Text(_how_to(run)),)),)
+    return tuple(sections)
 
 
 def profile_blocks(profile: Profile, folder: Path) -> tuple[Block, ...]:

@@ -55,6 +55,7 @@ class TestGate:
             ((), "--gate goes with a limit"),
             (("--max-quality-loss", "auc-1"), "max_quality_loss cannot be 'auc-1'"),
             (("--min-speedup", "-1"), "min_speedup cannot be -1"),
+            (("--max-preparation", "0"), "max_preparation cannot be 0"),
             (("--min-speedup", "1", "--only", "nothing*"), "concerns nothing"),
         ],
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from baselines.errors import LeanRecError
 from bench.effects import Effect
-from bench.limits import Finding, Limits, findings, standing
+from bench.limits import Finding, Limits, findings, reach, standing
 
 
 def effect(**changes: Any) -> Effect:
@@ -150,7 +150,35 @@ def test_a_limit_that_is_none_is_refused(given: tuple[Any, ...], limit: str) -> 
 
 
 def test_limits_are_given_in_milliseconds_and_mebibytes() -> None:
-    assert Limits.of(None, None, 5.0, 2.0) == Limits(max_latency=0.005, max_memory=2 * 2**20)
+    assert Limits.of(None, None, 5.0, 2.0, 3.0) == Limits(
+        max_latency=0.005, max_memory=2 * 2**20, max_preparation=3.0
+    )
+
+
+def preparation(low: float, high: float) -> Effect:
+    return effect(
+        metric="preparation", unit="s", direction="lower", scale="difference", control=0.5,
+        effect=1.5, low=low, high=high, margin=0.0, verdict="inconclusive", primary=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("allowed", "state"), [(2.1, "met"), (2.05, "undecided"), (1.8, "broken")])
+def test_preparation_is_the_controls_and_the_difference(allowed: float, state: str) -> None:
+    found = only([preparation(1.4, 1.6)], max_preparation=allowed)
+    assert (found.state, found.value, found.bound) == (state, 2.0, 2.1)
+
+
+def test_preparation_of_a_single_process_decides_nothing() -> None:
+    found = only([preparation(-math.inf, math.inf)], max_preparation=100.0)
+    assert found.state == "undecided"
+
+
+def test_the_reach_of_limits_is_what_was_measured() -> None:
+    found = reach([effect(), effect(effect=0.5), latency(), preparation(1.4, 1.6)])
+    assert found == {
+        "min_speedup": (0.5, 2.0), "max_latency": (0.005, 0.005), "max_preparation": (2.0, 2.0),
+    }  # fmt: skip
+    assert reach([]) == {}
 
 
 ratios = st.floats(0.05, 20.0)

@@ -20,6 +20,7 @@ from bench.run import Run
 from bench.runner import Runner, locked
 from bench.search import search
 from bench.store import Store
+from reports.recommendation import lines
 
 QUALITY = Limits(max_quality_loss="auc-0.001")
 
@@ -59,6 +60,16 @@ def test_intervals_that_meet_are_a_tie_and_not_sure() -> None:
     found = chosen(CONTROL, stack("a", 2.0, 0.05), stack("b", 1.95, 0.05), stack("c", 1.5))
     assert found.chosen is not None
     assert (found.chosen.stack, names(found.tied), found.sure) == ("a", ["b"], False)
+
+
+def test_an_inconclusive_gain_is_named_and_not_sure() -> None:
+    maybe = stack("maybe", 2.0, 0.4)
+    maybe[0] = maybe[0].model_copy(update={"verdict": "inconclusive", "point": "batch=512"})
+    found = chosen(CONTROL, maybe)
+    assert found.chosen is not None
+    assert (found.chosen.stack, found.chosen.inconclusive) == ("maybe", ("offline batch=512",))
+    assert (found.tied, found.open, found.sure) == ((), (), False)
+    assert "inconclusive by itself at offline batch=512" in dict(lines(found))["use"]
 
 
 def test_the_undecided_is_never_chosen_and_is_named() -> None:

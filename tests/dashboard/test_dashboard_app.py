@@ -146,7 +146,7 @@ def test_limits_come_from_the_address_and_decide(open_app: OpenApp, run_folder: 
     assert not app.exception
     told = "\n".join(element.value for element in app.markdown)
     assert "nothing: no stack is known to keep every limit" in told  # slower at batch 1
-    app.number_input(key="speedup").set_value(None).run()
+    app.select_slider(key="speedup").set_value("any").run()
     told = "\n".join(element.value for element in app.markdown)
     assert "**use** – bf16: 3.3" in told
     assert "speedup" not in app.query_params
@@ -175,20 +175,47 @@ def test_limits_that_nothing_is_held_to_are_a_message(
     assert any(said in element.value for element in [*app.info, *app.markdown])
 
 
-def test_two_runs_are_compared(open_app: OpenApp, run_folder: Path, tmp_path: Path) -> None:
-    truths = {"control": Truth(), "bf16": Truth({1: 0.7, 512: 2.9, 4096: 2.0})}
-    later = write_run(tmp_path / "later", truths, ["dcnv2"])
-    app = open_app(later, run_folder, view="Compare runs")
+@pytest.fixture
+def weeks(tmp_path: Path) -> list[Path]:
+    """Three runs a week apart, the last of which lost some of its speed."""
+    return [
+        write_run(
+            tmp_path / f"week-{n}", {"control": Truth(), "bf16": Truth({4096: speed})}, ["dcnv2"],
+            environment={"host": "a1", "started": f"2025-01-{n:02}", "software": {"torch": torch}},
+        )
+        for n, speed, torch in ((1, 3.0, "2.12"), (8, 3.0, "2.12"), (15, 2.0, "2.13"))
+    ]  # fmt: skip
+
+
+def test_runs_are_compared_from_the_earlier_to_the_later(
+    open_app: OpenApp, weeks: list[Path]
+) -> None:
+    app = open_app(weeks[2], *weeks[:2], view="Compare runs", scenario="offline")
     assert not app.exception
-    assert "worse" in html(app)
-    alone = open_app(later, view="Compare runs")
-    assert any("two runs or more" in element.value for element in alone.markdown)
+    assert [heading.value for heading in app.header] == [
+        "Changes",
+        "What was different",
+        "Over time",
+    ]
+    told = [element.value.replace("\\", "") for element in app.markdown]
+    assert f"From A, {weeks[0]}, to B, {weeks[2]}: 1 worse, 0 better and 0 inconclusive." in told
+    assert "2.13" in html(app)
+    app.radio(key="with").set_value(str(weeks[1])).run()
+    assert app.query_params["with"] == str(weeks[1])
+    assert any(f"From A, {weeks[1]}" in element.value.replace("\\", "") for element in app.markdown)
+    numbers = next(frame.value for frame in app.dataframe if "Run 3" in frame.value)
+    assert [numbers[f"Run {n}"][0].split("×")[0] for n in (1, 2, 3)] == ["3.00", "3.00", "2.00"]
+
+
+def test_one_run_is_not_compared(open_app: OpenApp, weeks: list[Path]) -> None:
+    alone = open_app(weeks[0], view="Compare runs")
+    assert any("with two runs or more" in element.value for element in alone.markdown)
 
 
 def test_tables_and_figures_can_be_taken_away(open_app: OpenApp, run_folder: Path) -> None:
     app = open_app(run_folder, view="Effects", baseline="dcnv2", scenario="offline")
     labels = [button.proto.label for button in app.get("download_button")]
-    assert labels == ["PNG", "SVG"]
+    assert labels == ["PNG", "SVG", "CSV"]
     app = open_app(run_folder, view="Verdicts")
     assert [button.proto.label for button in app.get("download_button")] == ["CSV"]
 
@@ -379,8 +406,24 @@ def test_limits_of_the_trade_off_are_those_of_the_decision(
     for finding in held:
         if finding.state != "met" and finding.stack != "control":
             assert fmt.percent(finding.distance) in shown
-    app.number_input(key="speedup").set_value(None).run()
+    app.select_slider(key="speedup").set_value("any").run()
     assert not app.exception
     assert not app.subheader
-    app.number_input(key="memory").set_value(5.0).run()
-    assert any("max" in element.value for element in app.info)
+    unmeasured = open_app(run_folder, view=TRADE_OFF, memory="5")
+    assert any("concerns nothing that was measured" in told.value for told in unmeasured.info)
+
+
+def test_a_limit_is_a_slider_about_what_was_measured(open_app: OpenApp, run_folder: Path) -> None:
+    app = open_app(run_folder, view=TRADE_OFF)
+    keys = {slider.key for slider in app.select_slider}
+    assert keys == {"quality", "speedup", "latency", "preparation"}  # no memory was measured
+    latencies = app.select_slider(key="latency").options
+    assert latencies[-1] == "any"
+    assert float(latencies[0]) <= 0.1  # ms, of both batch sizes
+    assert float(latencies[-2]) > 7
+    app.select_slider(key="preparation").set_value("0.5").run()
+    assert app.query_params["preparation"] == "0.5"
+    assert "int8-linear" in html(app)
+    exact = open_app(run_folder, view=TRADE_OFF, latency="7.3125")
+    assert exact.select_slider(key="latency").value == "7.3125"
+    assert exact.query_params["latency"] == "7.3125"

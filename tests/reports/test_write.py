@@ -9,8 +9,10 @@ from html import unescape
 from pathlib import Path
 
 import openpyxl
+import pandas as pd
 import polars as pl
 import pytest
+from hostile_run import HOSTILE, write_hostile_run
 from matplotlib.figure import Figure
 from readers import html_parts, read_html, read_markdown
 from synthetic_run import TRUTHS, Truth, write_run
@@ -22,26 +24,12 @@ from reports import markdown_page, pages
 from reports.write import FORMATS, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # the figures' font has no CJK
-SCRIPT = "<script>alert(1)</script>"
-HOSTILE = [
-    SCRIPT,
-    '"><img src=x onerror=alert(1)>',
-    "a|b`c`*d*_e_[f](g)",
-    "$\\frac{1$ ${x}",
-    "=HYPERLINK(1)",
-    "naïve 推薦 \u202e x",
-    'it\'s "quoted" & more',
-]
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run all of whose names, warnings and remarks are hostile, with its report."""
-    event = EventRow(scenario="", name=SCRIPT, severity="warning", detail="| `x` " + SCRIPT)
-    truths = {name: Truth({4096: 2.0}, events=(event,)) for name in HOSTILE}
-    environment = {"host": SCRIPT, "machine": {SCRIPT: "|`" + SCRIPT}, "notes": [SCRIPT]}
-    folder = tmp_path_factory.mktemp("hostile")
-    run = Run.load(write_run(folder, truths, [SCRIPT + "|"], processes=3, environment=environment))
+    run = Run.load(write_hostile_run(tmp_path_factory.mktemp("hostile")))
     out = tmp_path_factory.mktemp("out")
     write(run, list(FORMATS), out)
     return out
@@ -180,6 +168,25 @@ def test_markdown_names_the_figures_beside_it(run: Run) -> None:
     assert list(pictures) == ["figure-1.svg"]
     assert "<svg" in pictures["figure-1.svg"]
     assert r"![what \| it](figures/figure-1.svg)" in text
+
+
+def test_markdown_is_never_longer_than_a_comment() -> None:
+    frame = pd.DataFrame({"Name": ["a_b"] * 10_000})
+    sections = (
+        pages.Section("First", (pages.Text("Said."), pages.Items((("", "fits"),)))),
+        pages.Section("Large", (pages.Text("Opening."), pages.Table(frame), pages.Text("End."))),
+        pages.Section("Drawn", (pages.Table(frame), pages.Picture(Figure, "not drawn"))),
+        pages.Section("Last", (pages.Picture(Figure, "drawn"),)),
+    )
+    text, pictures = markdown_page.page(pages.Report("t", sections), "figures")
+    assert len(text) <= markdown_page.LONGEST
+    assert re.findall("^## (.*)$", text, re.MULTILINE) == ["First", "Large", "Drawn", "Last"]
+    assert text.count("Left out here") == 2
+    for shown in ("- fits", "Opening.", "![drawn](figures/figure-1.svg)"):
+        assert shown in text
+    for hidden in ("End.", "not drawn"):
+        assert hidden not in text
+    assert list(pictures) == ["figure-1.svg"]
 
 
 def test_formats_are_written_once_in_the_order_asked(small_run: Path, tmp_path: Path) -> None:
