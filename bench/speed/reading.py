@@ -18,7 +18,7 @@ from bench.speed import Goal, SpeedRow, compared, time_row
 
 ROWS, QUICK_ROWS = 25_000_000, 200_000
 ITEMS = 59_047
-PAIRS = 3  # runs of each arm
+PAIRS = 6  # runs of each arm
 START = "import json, sys, time\n"
 # Not ru_maxrss, which begins at what the parent held.
 END = (
