@@ -59,11 +59,13 @@ def compare(
     from bench.run import Run
     from reports import terminal
 
-    changes = compare_runs(Run.load(run_a), Run.load(run_b))
+    a, b = Run.load(run_a), Run.load(run_b)
+    changes = compare_runs(a, b)
     if as_json:
         print_json(terminal.changes_json(changes))
     else:
         terminal.show_changes(changes, out)
+        terminal.show_differences(a, b, out)
     raise typer.Exit(1 if any(c.verdict == "worse" for c in changes) else 0)
 
 

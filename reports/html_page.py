@@ -89,7 +89,7 @@ def _cell(value: object, title: object) -> str:
         look, text = tone(line), escape(line)
         lines.append(f'<span class="{look}">{text}</span>' if look else text)
     longest = max(map(len, str(value).split("\n")))
-    look = _LONG if longest > 40 else ""
+    look = _LONG if longest > 60 else ""
     if title:
         look += f' title="{escape(str(title))}"'
     return f"<td{look}>{'<br>'.join(lines)}</td>"

@@ -165,8 +165,8 @@ def stack_blocks(run: Run) -> tuple[Block, ...]:
     if frame.empty:
         return ()
     counts = Counter(frame["Verdict"])
-    told = fmt.words([f"{n:,} {verdict}" for verdict, n in counts.most_common()])
-    blocks: list[Block] = [Text(_COMPOSITION), Text(f"Effects of stacks: {told}.")]
+    told = fmt.words([f"{verdict} {n:,}" for verdict, n in counts.most_common()])
+    blocks: list[Block] = [Text(_COMPOSITION), Text(f"Effects by verdict: {told}.")]
     keys = ["Baseline", "Stack", "Device"]
     for (baseline, stack, device), group in frame.groupby(keys, sort=False):
         blocks += [Heading(f"{stack} on {baseline}, {device}"), Table(group.drop(columns=keys))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +18,8 @@ from reports.pages import Block, Heading, Items, Picture, Report, Table, Text
 
 _FONT = "DejaVu Sans"  # comes with matplotlib, and has the signs that ASCII lacks
 _WITH_HEADING = 35  # millimetres that must be left below one
+_HEADINGS = 25  # millimetres that stay free for headings over a picture as tall as a page
+_SIZE = re.compile(r'<svg[^>]*? width="([\d.]+)pt" height="([\d.]+)pt"')
 _WIDEST = 46  # characters of a column beyond which its cells are broken over lines
 _TONES = {"good": (0, 95, 150), "bad": (160, 68, 0), "open": (105, 105, 105)}
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)  # which fpdf2 does not know
@@ -34,9 +37,12 @@ def page(report: Report) -> bytes:
     pdf.add_page()
     _write(pdf, report.title, 18, bold=True)
     for section in report.sections:
-        _heading(pdf, section.title, 0)
-        for block in section.blocks:
-            _block(pdf, block)
+        _heading(pdf, section.title, 0, section.blocks)
+        for place, block in enumerate(section.blocks):
+            if isinstance(block, Heading):
+                _heading(pdf, block.text, 1, section.blocks[place + 1 :])
+            else:
+                _block(pdf, block)
     return bytes(pdf.output())
 
 
@@ -52,20 +58,33 @@ def _block(pdf: FPDF, block: Block) -> None:
     match block:
         case Text(text):
             _write(pdf, text, 9)
-        case Heading(text):
-            _heading(pdf, text, 1)
         case Items(items):
             for lead, text in items:
                 _write(pdf, f"• {lead} – {text}" if lead else f"• {text}", 9)
         case Table(frame):
             _table(pdf, frame)
         case Picture():
-            pdf.image(io.BytesIO(_METADATA.sub("", block.svg).encode()), w=pdf.epw * 0.85)
+            width, height = _size(pdf, block)
+            svg = _METADATA.sub("", block.svg).encode()
+            pdf.image(io.BytesIO(svg), w=width, h=height)
             pdf.ln(3)
 
 
-def _heading(pdf: FPDF, text: str, level: int) -> None:
-    if pdf.will_page_break(_WITH_HEADING):
+def _size(pdf: FPDF, picture: Picture) -> tuple[float, float]:
+    """Width and height in millimetres, so that it fits on a page under its headings."""
+    found = _SIZE.search(picture.svg)
+    ratio = float(found[2]) / float(found[1]) if found else 1.0
+    width = min(pdf.epw * 0.85, (pdf.eph - _HEADINGS) / ratio)
+    return width, width * ratio
+
+
+def _heading(pdf: FPDF, text: str, level: int, below: Sequence[Block]) -> None:
+    """Write a heading, on a new page where the picture under it would be on one."""
+    first = next((block for block in below if not isinstance(block, Heading)), None)
+    room = float(_WITH_HEADING)
+    if isinstance(first, Picture):
+        room = _size(pdf, first)[1] + _HEADINGS
+    if pdf.will_page_break(room):
         pdf.add_page()
     pdf.start_section(text, level=level)
     pdf.ln(3 - level)

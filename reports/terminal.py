@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bench.compare import Change
 from bench.run import Run
-from reports import tables
+from reports import provenance, tables
 from reports.answer import answers, explanations, sanity, state
 
 _SHOWN = ("Stack", "Metric", "Point", "Control", "Treatment", "Effect [interval]", "Verdict")
@@ -51,6 +51,13 @@ def show_changes(changes: Sequence[Change], console: Console) -> None:
     if not changes[0].same_host:
         console.print("The runs are of different hosts: only ratios to the control compare.")
     console.print(_table(tables.changes_table(changes), "Changes from A to B"))
+
+
+def show_differences(a: Run, b: Run, console: Console) -> None:
+    """Print what two runs record differently of where, with what and how they were measured."""
+    frame = provenance.differences_table(a, b)
+    if not frame.empty:
+        console.print(_table(frame, "What was different"))
 
 
 def changes_json(changes: Sequence[Change]) -> list[dict[str, Any]]:

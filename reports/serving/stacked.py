@@ -8,11 +8,9 @@ from matplotlib.figure import Figure
 
 from reports.figures import axes, colour
 
-_HATCHES = ("", "///", "...", "xxx", "\\\\\\")
-
 
 def stacked(rows: Sequence[tuple[str, Mapping[str, float]]], x_label: str) -> Figure:
-    """rows: (name, part → value), each with the same parts."""
+    """rows: (name, part → value), each with the same parts, which lie in the legend's order."""
     figure, (ax,) = axes(1, 1, (11.0, 1.3 + 0.3 * len(rows)))
     parts = list(rows[0][1]) if rows else []
     starts = [0.0] * len(rows)
@@ -20,7 +18,7 @@ def stacked(rows: Sequence[tuple[str, Mapping[str, float]]], x_label: str) -> Fi
         values = [row[part] for _, row in rows]
         ax.barh(
             range(len(rows)), values, left=starts, height=0.72, label=part, color=colour(place),
-            hatch=_HATCHES[place % len(_HATCHES)], edgecolor="white", linewidth=0.8,
+            edgecolor="white", linewidth=0.8,
         )  # fmt: skip
         starts = [start + value for start, value in zip(starts, values, strict=True)]
     for y, total in enumerate(starts):

@@ -78,11 +78,13 @@ def test_every_page_of_every_run_opens_in_a_browser(
         wait.until(lambda _, image=image: int(image.get_property("naturalWidth")) > 0)
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(
+    ("kind", "view"),
+    [*(("finished", view) for view in VIEWS), ("served", "Serving"), ("crashed", "Verdicts")],
+)
 def test_every_page_fits_into_windows_of_two_widths(
-    browser: Any, address: str, runs: dict[str, Path], view: str
+    browser: Any, address: str, runs: dict[str, Path], kind: str, view: str
 ) -> None:
-    kind = "served" if view == "Serving" else "finished"
     query = {"view": view, "run": str(runs[kind]), "with": str(runs["served"])}
     camera.show(browser, f"{address}/?{urlencode(query)}")
     for width in (1920, 1280):

@@ -12,7 +12,7 @@ from synthetic_run import Truth, write_run
 
 from bench.compare import compare
 from bench.run import Run
-from reports.terminal import changes_json, show, show_changes, show_json
+from reports.terminal import changes_json, show, show_changes, show_differences, show_json
 
 REQUIRED = {
     "baseline", "stack", "scenario", "device", "metric", "unit", "direction", "control",
@@ -82,6 +82,23 @@ def test_runs_of_different_hosts_are_said_to_be(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     show_changes(compare(a, b), console)
     assert "different hosts" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_was_different_is_printed(tmp_path: Path) -> None:
+    truths = {"bf16": Truth()}
+    a, b = (
+        Run.load(write_run(tmp_path / torch, truths, ["dcnv2"], processes=2, environment=facts))
+        for torch in ("2.12", "2.13")
+        for facts in ({"host": "same", "software": {"torch": torch}},)
+    )
+    console = Console(file=io.StringIO(), width=200)
+    show_differences(a, b, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(part in text for part in ("torch", "2.12", "2.13"))
+    assert "same" not in text
+    alike = Console(file=io.StringIO())
+    show_differences(a, a, alike)
+    assert not alike.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_nothing_to_compare_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from html import unescape
@@ -14,13 +15,15 @@ import polars as pl
 import pytest
 from hostile_run import HOSTILE, write_hostile_run
 from matplotlib.figure import Figure
+from pypdf import PdfReader
 from readers import html_parts, read_html, read_markdown
 from synthetic_run import TRUTHS, Truth, write_run
+from synthetic_serving import SERVING
 
 from baselines.errors import LeanRecError
 from bench.records import EventRow
 from bench.run import Run
-from reports import markdown_page, pages
+from reports import markdown_page, pages, pdf_page
 from reports.write import FORMATS, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph")  # the figures' font has no CJK
@@ -211,3 +214,20 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(small_run: Path, tmp_p
 
 def test_the_word_significant_is_never_printed(hostile: Path) -> None:
     assert "significant" not in (hostile / "report.md").read_text().lower()
+
+
+def test_a_pdf_shows_every_part_of_every_figure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the library cannot draw, it leaves out with a warning."""
+    folder = write_run(tmp_path, {"bf16": Truth()}, ["dcnv2"], processes=3, more=SERVING)
+    write(Run.load(folder), ["pdf"], tmp_path)
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_a_heading_of_a_pdf_stands_over_its_picture(tmp_path: Path) -> None:
+    tall = pages.Picture(lambda: Figure(figsize=(4, 40)), "as tall as ten pages")
+    blocks = (pages.Text("Said."), pages.Heading("Drawn"), tall, pages.Text("End."))
+    content = pdf_page.page(pages.Report("t", (pages.Section("First", blocks),)))
+    texts = [p.extract_text() for p in PdfReader(io.BytesIO(content)).pages]
+    assert ["Drawn" in text for text in texts[:2]] == [False, True]
