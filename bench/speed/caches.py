@@ -26,6 +26,7 @@ from techniques.caching.tiny_lfu import TinyLFU
 DIM, BATCH, EXPONENT, SHARE = 16, 4096, 1.05, 0.1
 WIDTH, LAYERS, ASKED, MICROSECONDS = 512, 12, 256, 50.0  # of the model that hides a store
 LOAD, FIELDS, SLOW = 0.8, 26, 100.0  # of a server: its share of the peak, ids a request, µs a row
+SERVED = 3  # layers of the model of that server
 
 
 class OneByOne:
@@ -52,12 +53,12 @@ class OneByOne:
 
 
 class Deep(nn.Module):
-    """Rows of a table, then matrix products that take longer than the rows do to come."""
+    """Rows of a table, then as many matrix products as there are layers."""
 
-    def __init__(self, table: nn.Module) -> None:
+    def __init__(self, table: nn.Module, layers: int = LAYERS) -> None:
         super().__init__()
         self.table = table
-        self.layers = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)))
+        self.layers = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(layers)))
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: int64 [B]. Returns [B]."""
@@ -162,7 +163,8 @@ def _tail(quick: bool) -> SpeedRow:
     count, asked, pairs = (2000, 100, 2) if quick else (10_000, 1000, 6)
     table = nn.Embedding.from_pretrained(torch.randn(count, DIM))
     store = RowStore(table.weight, SLOW * 1e-6)
-    every, held = Deep(StoredEmbedding(store)), Deep(RowCache(store, LRU(int(SHARE * count))))
+    every = Deep(StoredEmbedding(store), SERVED)
+    held = Deep(RowCache(store, LRU(int(SHARE * count))), SERVED)
     held.layers = every.layers
     drawn = torch.from_numpy(np.stack(stream(count, 30, BATCH)))
     for ids in drawn[:20]:
@@ -185,7 +187,8 @@ def _tail(quick: bool) -> SpeedRow:
     raced = compared(times)
     note = (
         f"requests of {FIELDS} ids by a Poisson process at {LOAD:.0%} of what the server does "
-        f"without a cache, {asked} a turn; a store of {SLOW:g} µs a row, emulated; "
+        f"without a cache, {alone / 1e6:.1f} ms a request, {asked} a turn; "
+        f"{SERVED} layers of {WIDTH} on every id; a store of {SLOW:g} µs a row, emulated; "
         f"Zipf {EXPONENT} over {count} rows, {SHARE:.0%} held by LRU; "
         "bare: every row from the store"
     )
