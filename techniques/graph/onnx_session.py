@@ -49,6 +49,7 @@ class OnnxPredictor(nn.Module):
         serialised = bytearray(ir.to_proto(model).SerializeToString())
         self.register_buffer("graph", torch.frombuffer(serialised, dtype=torch.uint8))
         self.inputs = [value.name for value in model.graph.inputs]
+        self.outputs = [value.name for value in model.graph.outputs]
         self.threads = 0  # of the session, which the first call starts
 
     def forward(self, *request: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -56,8 +57,10 @@ class OnnxPredictor(nn.Module):
         if self.threads != torch.get_num_threads():
             self._start(torch.get_num_threads())
         given = {name: column.numpy() for name, column in zip(self.inputs, request, strict=True)}
-        answer = tuple(map(torch.from_numpy, self.session.run(None, given)))
-        return answer if len(answer) > 1 else answer[0]
+        answer = self.session.run(self.outputs, given)
+        if len(answer) == 1:
+            return torch.from_numpy(answer[0])
+        return tuple(map(torch.from_numpy, answer))
 
     def _start(self, threads: int) -> None:
         import onnxruntime as ort
@@ -98,4 +101,30 @@ def export(predictor: nn.Module, request: Batch) -> Any:
             Call(predictor), request, dynamo=True, dynamic_shapes=(shapes,), verbose=False
         )
     assert program is not None
+    _flatten(program.model)
     return program.model
+
+
+def _flatten(model: Any) -> None:
+    """Rows laid out flat by one node, where the exporter computes their length from the request by
+    five, for it does not know that the number of fields stays what it is."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    for node in list(model.graph):
+        if node.op_type == "Reshape" and _keeps_rows(node.inputs[0].shape, node.outputs[0].shape):
+            (flat,) = node.outputs
+            one = ir.Node("", "Flatten", node.inputs[:1], [ir.AttrInt64("axis", 1)], name=node.name)
+            one.outputs[0].shape, one.outputs[0].type = flat.shape, flat.type
+            ir.convenience.replace_nodes_and_values(
+                model.graph, node, [node], [one], [flat], one.outputs
+            )
+    RemoveUnusedNodesPass()(model)
+
+
+def _keeps_rows(before: Any, after: Any) -> bool:
+    """Whether a reshape between them leaves every row to itself, flat."""
+    if not before or not after or len(after) != 2:
+        return False
+    rows = before[0] if isinstance(before[0], int) else before[0].value
+    return rows is not None and before[0] == after[0]

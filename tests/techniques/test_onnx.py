@@ -14,6 +14,7 @@ from techniques.base import TECHNIQUES, Context
 from techniques.sizes import deployed_bytes
 
 ORT = pytest.importorskip("onnxruntime")
+ORT_GRAPHS = pytest.importorskip("onnx")
 SERVED, INT8 = map(TECHNIQUES.make, ("onnxruntime", "onnxruntime-int8"))
 
 
@@ -82,3 +83,46 @@ def test_what_cannot_be_exported_says_so(context: Context) -> None:
 
     with pytest.raises(LeanRecError, match="cannot be exported to ONNX"):
         SERVED.deploy(Branching(), context)
+
+
+def operations(served: nn.Module) -> list[str]:
+    """The kinds of a served graph's nodes, in order."""
+    graph = ORT_GRAPHS.load_from_string(served.get_buffer("graph").numpy().tobytes()).graph
+    return [node.op_type for node in graph.node]
+
+
+def test_rows_are_flattened_by_one_node(served: nn.Module) -> None:
+    """The exporter would compute their length from the request's shape."""
+    found = operations(served)
+    assert "Flatten" in found
+    assert not {"Reshape", "Shape"} & set(found)
+
+
+def test_an_answer_that_is_a_flat_row_is_given_under_its_name(context: Context) -> None:
+    class Flat(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            return ids.float().unsqueeze(2).expand(-1, -1, 3).flatten(1)
+
+    served = SERVED.deploy(Flat(), context)
+    ids = torch.arange(8).view(4, 2)
+    torch.testing.assert_close(served(ids), Flat()(ids))
+
+
+def test_rows_that_a_reshape_mixes_are_not_flattened(context: Context) -> None:
+    class Mixing(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            return ids.float().unsqueeze(2).expand(-1, -1, 4).reshape(-1, 2)
+
+    served = SERVED.deploy(Mixing(), context)
+    for rows in (1, 4):
+        ids = torch.arange(2 * rows).view(rows, 2)
+        torch.testing.assert_close(served(ids), Mixing()(ids))
+
+
+def test_int8_leaves_the_layer_of_one_output_in_float32(
+    click_model: nn.Module, context: Context
+) -> None:
+    quantised = INT8.deploy(click_model, context)
+    found = operations(quantised)
+    integers, products = found.count("MatMulInteger"), found.count("MatMul") + found.count("Gemm")
+    assert (integers, products) == (3, 1)
