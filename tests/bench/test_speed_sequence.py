@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from baselines.models.hstu import HSTUBaseline
+from baselines.trainer import Trainer
 from bench.speed import sequence
 
 
@@ -25,3 +28,12 @@ def test_short_histories_are_mostly_padding_in_their_windows() -> None:
     share = (history != data.fields["item"]).double().mean().item()
     assert history.shape[1] == sequence.LENGTH
     assert 0.1 < share < 0.25
+
+
+def test_batches_of_similar_lengths_hold_little_padding() -> None:
+    baseline = HSTUBaseline()
+    data = sequence._short_histories(2000)
+    trainer = Trainer(
+        baseline.build(data), baseline.task, baseline.recipe, torch.device("cpu"), seed=0
+    )
+    assert 0 < sequence._padding(trainer, data) < 0.2  # of the windows it is four fifths
