@@ -18,7 +18,7 @@ from baselines.models.layers import MLP, FieldEmbedding, glorot_linear
 
 
 class DCNv2(nn.Module):
-    """logits = w · [cross(x), mlp(x)] + b, where x concatenates the vectors of the fields.
+    """logits = w · cross(x) + u · mlp(x) + b, where x concatenates the vectors of the fields.
 
     Cross layer l computes x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l (equation 1 of the paper).
     cardinalities: of the F id fields. numbers: how many numeric columns follow them.
@@ -39,7 +39,8 @@ class DCNv2(nn.Module):
         width = self.embedding.width
         self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(cross_layers))
         self.mlp = MLP(width, hidden, dropout, batch_norm)
-        self.head = nn.Linear(width + self.mlp.out, 1)
+        self.cross_head = nn.Linear(width, 1, bias=False)
+        self.head = nn.Linear(self.mlp.out, 1)
         glorot_linear(self)
 
     def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
@@ -48,7 +49,7 @@ class DCNv2(nn.Module):
         x = x0
         for layer in self.cross:
             x = torch.addcmul(x, x0, layer(x))
-        return self.head(torch.cat((x, self.mlp(x0)), dim=1)).squeeze(1)
+        return (self.cross_head(x) + self.head(self.mlp(x0))).squeeze(1)
 
 
 @baseline("dcnv2")

@@ -76,9 +76,10 @@ class FastDropout(nn.Module):
             return x
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
         words.random_(-(2**63), None)
-        bytes_ = words.view(torch.uint8)[: x.numel()].view(x.shape)
-        # Multiplying by a mask of x's type is the fastest way: booleans and masked_fill are slower.
-        return x * (bytes_ >= self.dropped).to(x.dtype).mul_(LEVELS / (LEVELS - self.dropped))
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape).ge_(self.dropped)
+        # Bytes compared in place and a mask of x's type are the fastest: booleans are not
+        # vectorised.
+        return x * kept.to(x.dtype).mul_(LEVELS / (LEVELS - self.dropped))
 
     def extra_repr(self) -> str:
         """The rate in use."""

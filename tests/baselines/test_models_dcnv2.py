@@ -29,7 +29,8 @@ def reference(model: DCNv2, cardinalities: list[int], ids: np.ndarray) -> np.nda
         h = x0
         for name in [n[:-7] for n in state if n.startswith("mlp.") and n.endswith("weight")]:
             h = np.maximum(state[f"{name}.weight"] @ h + state[f"{name}.bias"], 0)
-        logits.append(state["head.weight"][0] @ np.r_[x, h] + state["head.bias"][0])
+        deep = state["head.weight"][0] @ h + state["head.bias"][0]
+        logits.append(state["cross_head.weight"][0] @ x + deep)
     return np.array(logits)
 
 
