@@ -32,7 +32,8 @@ from bench.speed.ctr import (
 )
 
 SIZES = (202_000, 57_722, 57_722)  # of train, valid and test
-EXPONENT, L2, SEEDS = 1.05, 1e-4, 3
+EXPONENT, SEEDS = 1.05, 3
+L2 = 0.3  # the best of ten between 1e-5 and 1 by valid AUC, 1 aside, which equals it
 Run = Callable[[int], tuple[float, float]]  # from a seed to seconds and test AUC
 
 
