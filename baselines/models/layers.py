@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,33 @@ from torch.nn import functional
 from baselines.errors import LeanRecError
 
 LEVELS = 256  # of a random byte
+WIDE = 16  # numbers in a row from which torch sums whole rows fast
+
+
+class RowSums(torch.autograd.Function):
+    """The vectors that were looked up in a table, with a gradient that is summed fast on a CPU.
+
+    It is that of `nn.Embedding`, dense, whose own takes a call for each row that was looked up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, vectors: Tensor) -> Tensor:
+        """weight: [n, d]. ids: int64 [...]. vectors: [..., d], the rows of these ids."""
+        ctx.save_for_backward(ids)
+        ctx.shape = weight.shape
+        return vectors
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """grad: [..., d]. Returns that of the weight."""
+        ids, (count, dim) = ctx.saved_tensors[0].flatten(), ctx.shape
+        grad = grad.reshape(-1, dim)
+        if dim >= WIDE:
+            return grad.new_zeros(count, dim).index_add_(0, ids, grad), None, None
+        summed = grad.new_empty(count, dim)
+        for k, column in enumerate(grad.t().contiguous()):
+            summed[:, k] = column.new_zeros(count).index_add_(0, ids, column)
+        return summed, None, None
 
 
 class FieldEmbedding(nn.Module):
@@ -45,10 +73,20 @@ class FieldEmbedding(nn.Module):
 
         Returns [B, F + D, dim], the id fields first.
         """
-        vectors = self.table(ids + self.offsets)
+        vectors = self._look_up(ids + self.offsets)
         if self.numbers is None or numbers is None:
             return vectors
         return torch.cat((vectors, numbers.unsqueeze(2) * self.numbers), dim=1)
+
+    def _look_up(self, ids: Tensor) -> Tensor:
+        table = self.table
+        plain = type(table) is nn.Embedding and not table.sparse and ids.device.type == "cpu"
+        if not (plain and torch.is_grad_enabled()):
+            return table(ids)
+        with torch.no_grad():
+            vectors = table(ids)
+        summed: Tensor = RowSums.apply(table.weight, ids, vectors)
+        return summed
 
 
 class FastDropout(nn.Module):

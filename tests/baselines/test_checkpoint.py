@@ -54,7 +54,7 @@ def fit(recipe: Recipe, folder: Path | None, kill_after: int = 99) -> tuple[nn.M
         if len(seen) == kill_after:
             raise KilledError
 
-    recipe = dataclasses.replace(recipe, epochs=7, patience=3, batch_size=64)
+    recipe = dataclasses.replace(recipe, epochs=7, patience=5, batch_size=64)
     return model, Trainer(model, CTR(), recipe, CPU, 5).fit(made, note, folder)
 
 

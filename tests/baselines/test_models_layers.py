@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
 from baselines.errors import LeanRecError
 from baselines.models.layers import MLP, FastDropout, FieldEmbedding
@@ -54,6 +57,40 @@ def test_fields_are_looked_up_and_numbers_are_multiples() -> None:
     assert layer.numbers is not None
     assert torch.equal(out[0, 3], -layer.numbers[1])
     assert layer.width == 20
+
+
+@given(dim=st.integers(1, 20), rows=st.integers(0, 40), seed=st.integers(0, 99))
+def test_the_gradient_of_a_look_up_is_that_of_an_embedding(dim: int, rows: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = FieldEmbedding([3, 1, 7], dim, std=1.0)
+    plain = nn.Embedding.from_pretrained(layer.table.weight.detach().clone(), freeze=False)
+    ids = torch.stack([torch.randint(c, (rows,)) for c in (3, 1, 7)], dim=1)
+    weights = torch.randn(rows, 3, dim)
+    out = layer(ids)
+    assert torch.equal(out, plain(ids + layer.offsets))
+    (out * weights).sum().backward()
+    (plain(ids + layer.offsets) * weights).sum().backward()
+    assert layer.table.weight.grad.is_contiguous()
+    torch.testing.assert_close(layer.table.weight.grad, plain.weight.grad)
+
+
+def test_a_table_that_is_frozen_sparse_or_replaced_is_looked_up_as_it_is() -> None:
+    ids = torch.tensor([[0, 1], [2, 1]])
+    frozen, sparse, other = (FieldEmbedding([3, 4], 2) for _ in range(3))
+    frozen.table.weight.requires_grad_(False)
+    assert not frozen(ids).requires_grad
+    sparse.table.sparse = True
+    sparse(ids).sum().backward()
+    assert sparse.table.weight.grad.is_sparse
+    other.table = nn.Sequential(other.table)
+    assert "Embedding" in type(other(ids).grad_fn).__name__
+
+
+def test_hooks_of_a_table_see_its_look_ups() -> None:
+    layer, seen = FieldEmbedding([3, 4], 2), []
+    layer.table.register_forward_hook(lambda module, given, out: seen.append(given[0].tolist()))
+    layer(torch.tensor([[2, 1]]))
+    assert seen == [[[2, 4]]]
 
 
 def test_an_mlp_of_no_layers_is_the_identity() -> None:
