@@ -48,13 +48,13 @@ class OnnxRuntime(Technique):
 class OnnxRuntimeInt8(Technique):
     """ONNX Runtime with dynamic int8: weights of matrix products with a scale for each output.
 
-    Source: onnxruntime.ai, "Quantize ONNX models", dynamic quantization. Tables stay float32, but
-    the index of a retriever is a weight of a product and becomes int8. Inputs are quantised at
-    every call with one scale for the batch, so an answer depends a little on the requests that
-    share its batch. Where the CPU has no VNNI, weights keep 7 bits, for sums of 8-bit products
-    would saturate there. Expect four times smaller layers. More speed than `onnxruntime` comes
-    with width and batch size: at batch 1, quantising the inputs of layers a few hundred wide may
-    cost more than it saves.
+    Source: onnxruntime.ai, "Quantize ONNX models", dynamic quantization. Tables and layers of one
+    output stay float32; the index of a retriever is a weight of a product and becomes int8. Inputs
+    are quantised at every call with one scale for the batch, so an answer depends a little on the
+    requests that share its batch. Where the CPU has no VNNI, weights keep 7 bits, for sums of 8-bit
+    products would saturate there. Expect four times smaller layers. More speed than `onnxruntime`
+    comes with width and batch size: at batch 1, quantising the inputs of layers a few hundred wide
+    may cost more than it saves.
     """
 
     family = "graph"
@@ -67,8 +67,8 @@ class OnnxRuntimeInt8(Technique):
         from onnxruntime.quantization import quantize_dynamic
 
         exported = export(predictor, context.examples[0])
-        # Of a product with one output, quantising the inputs costs more than it saves. The
-        # quantiser turns each Gemm into a MatMul of that name.
+        # With one output, quantising the inputs costs more than it saves. A Gemm becomes a MatMul
+        # of this name.
         single = [
             n.name for n in exported.graph if n.outputs[0].shape and n.outputs[0].shape[-1] == 1
         ]
