@@ -81,7 +81,8 @@ class FieldEmbedding(nn.Module):
     def _look_up(self, ids: Tensor) -> Tensor:
         table = self.table
         plain = type(table) is nn.Embedding and not table.sparse and ids.device.type == "cpu"
-        if not (plain and torch.is_grad_enabled()):
+        # In evaluation mode autograd's graph stays that of the layers, for who reads them off it.
+        if not (plain and self.training and torch.is_grad_enabled()):
             return table(ids)
         with torch.no_grad():
             vectors = table(ids)

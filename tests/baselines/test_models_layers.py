@@ -86,6 +86,11 @@ def test_a_table_that_is_frozen_sparse_or_replaced_is_looked_up_as_it_is() -> No
     assert "Embedding" in type(other(ids).grad_fn).__name__
 
 
+def test_in_evaluation_the_graph_of_autograd_is_that_of_the_layers() -> None:
+    out = FieldEmbedding([3, 4], 2).eval()(torch.tensor([[0, 1]]))
+    assert "Embedding" in type(out.grad_fn).__name__
+
+
 def test_hooks_of_a_table_see_its_look_ups() -> None:
     layer, seen = FieldEmbedding([3, 4], 2), []
     layer.table.register_forward_hook(lambda module, given, out: seen.append(given[0].tolist()))

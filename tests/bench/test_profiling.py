@@ -66,7 +66,7 @@ class TestTraces:
                 "aten::addmm",
             ),
             ("toy-control-single_stream-cpu", {"control", "control_A_A_"}, "aten::embedding"),
-            ("toy-bf16-train-cpu", {"control", "bf16"}, "aten::embedding_backward"),
+            ("toy-bf16-train-cpu", {"control", "bf16"}, "aten::index_add_"),
         ],
     )
     def test_each_arm_has_a_trace_and_the_record_names_it(
