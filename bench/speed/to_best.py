@@ -33,7 +33,7 @@ from bench.speed.ctr import (
 
 SIZES = (202_000, 57_722, 57_722)  # of train, valid and test
 EXPONENT, SEEDS = 1.05, 3
-L2 = 0.3  # of ten penalties from 1e-5 to 1, the smallest that is best by valid AUC
+L2 = 0.3  # of ten penalties from 1e-5 to 1 by our valid AUC, on which 1 gains .0002
 Run = Callable[[int], tuple[float, float]]  # from a seed to seconds and test AUC
 
 
