@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter_ns
 from typing import Any, Protocol
@@ -168,16 +167,16 @@ def verify_rows(
 
 def verify_complete(blocks: PairedBlocks, scenario: str) -> Iterator[EventRow]:
     """The output must be there when the clock stops: reading it may take what the control's does,
-    and little more."""
-    control, treatment = (statistics.median(arm.reads or [0.0]) for arm in blocks.arms)
+    and little more. What else runs on the host only adds, so the shortest read of an arm counts."""
+    control, treatment = (min(arm.reads, default=0.0) for arm in blocks.arms)
     pending = treatment - 2 * control
     call = blocks.arms[1].steady_call
     if pending > PENDING_LIMIT * call:
         yield _failure(
             scenario,
             "unsynchronised",
-            f"an output of treatment took {treatment:.2g} s to read after the clock had stopped, "
-            f"one of control {control:.2g} s: it returns before its work is done",
+            f"an output of treatment took {treatment:.2g} s or more to read after the clock had "
+            f"stopped, one of control {control:.2g} s: it returns before its work is done",
         )
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, ValidationError
@@ -24,7 +24,7 @@ from bench.cold_start import StartRow, StartSpec
 from bench.comparison import Comparison
 from bench.pipeline import Pipeline, stack_spec
 from bench.records import ARMS, Arm, EventRow, Metric, ValueRow
-from bench.scenarios.base import Scenario, ScenarioRow, scenario
+from bench.scenarios.base import SERVING_STAGES, Scenario, ScenarioRow, scenario
 
 LIMIT = 120.0  # seconds after which a start is given up
 
@@ -60,6 +60,8 @@ class ColdStart(Scenario):
     batch_size: rows of the first request. repeats: pairs of starts in a process, as many with the
     control first as with the treatment first where even.
     """
+
+    stages: ClassVar[frozenset[str]] = SERVING_STAGES
 
     batch_size: Annotated[int, Field(ge=1)] = 1
     repeats: Annotated[int, Field(ge=1)] = 2

@@ -12,13 +12,15 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from bench.comparison import Comparison
-from bench.scenarios.base import Load, TimedScenario, scenario
+from bench.scenarios.base import SERVING_STAGES, Load, TimedScenario, scenario
 
 MOST_TO_WARM = 4096
 
 
 @dataclass(frozen=True)
 class _Inference(TimedScenario):
+    stages: ClassVar[frozenset[str]] = SERVING_STAGES
+
     batch_sizes: tuple[int, ...] = (512, 4096)
     threads: int = 1
 

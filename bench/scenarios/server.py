@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from bench import checks
 from bench.blocks import LATENCY, outliers
 from bench.comparison import Comparison
 from bench.records import ARMS, BlockRow, CurveRow, EventRow, Metric, ValueRow
-from bench.scenarios.base import Scenario, ScenarioRow, scenario
+from bench.scenarios.base import SERVING_STAGES, Scenario, ScenarioRow, scenario
 from bench.serving.arms import ServedArms
 from bench.serving.queue import Policy, Served, poisson
 from bench.serving.search import (
@@ -69,6 +69,8 @@ class Server(Scenario):
     not, and against the wall clock alone, so that neither could a search be short nor the queue
     be held against queueing theory. Both arms meet the same arrivals, by turns.
     """
+
+    stages: ClassVar[frozenset[str]] = SERVING_STAGES
 
     sla_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
     percentile: Literal[50, 90, 95, 99] = 99

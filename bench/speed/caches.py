@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.data.draws import zipf
+from baselines.models.layers import MLP
 from bench.caching import che, optimum, zipf_probabilities
 from bench.meters.clock import time_window
 from bench.serving.queue import Policy as Queue
@@ -26,7 +27,7 @@ from techniques.caching.tiny_lfu import TinyLFU
 DIM, BATCH, EXPONENT, SHARE = 16, 4096, 1.05, 0.1
 WIDTH, LAYERS, ASKED, MICROSECONDS = 512, 12, 256, 50.0  # of the model that hides a store
 LOAD, FIELDS, SLOW = 0.8, 26, 100.0  # of a server: its share of the peak, ids a request, µs a row
-SERVED = 3  # layers of the model of that server
+HIDDEN = (400, 400, 400)  # of the click model of that server
 
 
 class OneByOne:
@@ -53,16 +54,30 @@ class OneByOne:
 
 
 class Deep(nn.Module):
-    """Rows of a table, then as many matrix products as there are layers."""
+    """Rows of a table, then LAYERS matrix products on each."""
 
-    def __init__(self, table: nn.Module, layers: int = LAYERS) -> None:
+    def __init__(self, table: nn.Module) -> None:
         super().__init__()
         self.table = table
-        self.layers = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(layers)))
+        self.layers = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)))
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: int64 [B]. Returns [B]."""
         x: Tensor = self.layers(self.table(ids).repeat(1, WIDTH // DIM)).sum(1)
+        return x
+
+
+class Clicks(nn.Module):
+    """A click model: the rows of a request's fields, side by side, through an MLP."""
+
+    def __init__(self, table: nn.Module) -> None:
+        super().__init__()
+        self.table, self.mlp = table, MLP(FIELDS * DIM, HIDDEN)
+        self.head = nn.Linear(self.mlp.out, 1)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: int64 [B, FIELDS]. Returns [B]."""
+        x: Tensor = self.head(self.mlp(self.table(ids).flatten(1))).squeeze(1)
         return x
 
 
@@ -84,7 +99,7 @@ def rows(quick: bool = False) -> list[SpeedRow]:
 def _look_ups(quick: bool) -> SpeedRow:
     count = 5000 if quick else 100_000
     capacity, table = int(SHARE * count), torch.randn(count, DIM)
-    warm, timed = stream(count, 40, BATCH), stream(count, 20, BATCH, seed=1)
+    warm, timed = stream(count, 40, BATCH), stream(count, 20 if quick else 100, BATCH, seed=1)
     cache, plain = RowCache(RowStore(table), LRU(capacity)), OneByOne(table.numpy(), capacity)
     for ids in warm:
         cache(torch.from_numpy(ids))
@@ -160,16 +175,16 @@ def _hidden(quick: bool) -> SpeedRow:
 
 
 def _tail(quick: bool) -> SpeedRow:
-    count, asked, pairs = (2000, 100, 2) if quick else (10_000, 1000, 6)
+    count, asked, pairs = (2000, 100, 2) if quick else (10_000, 1000, 10)
     table = nn.Embedding.from_pretrained(torch.randn(count, DIM))
     store = RowStore(table.weight, SLOW * 1e-6)
-    every = Deep(StoredEmbedding(store), SERVED)
-    held = Deep(RowCache(store, LRU(int(SHARE * count))), SERVED)
-    held.layers = every.layers
+    every = Clicks(StoredEmbedding(store)).eval()
+    held = Clicks(RowCache(store, LRU(int(SHARE * count)))).eval()
+    held.mlp, held.head = every.mlp, every.head
     drawn = torch.from_numpy(np.stack(stream(count, 30, BATCH)))
     for ids in drawn[:20]:
         held.table(ids)
-    requests = [(ids,) for ids in drawn[20:].reshape(-1)[: asked * FIELDS].split(FIELDS)]
+    requests = [(ids,) for ids in drawn[20:].reshape(-1)[: asked * FIELDS].view(-1, 1, FIELDS)]
     clock = WallClock()
     alone = time_window(every, requests[: asked // 5], None)[0] / (asked // 5)  # ns a request
     queue = Queue(max_batch=1, max_delay=0, max_queue=asked)
@@ -188,7 +203,7 @@ def _tail(quick: bool) -> SpeedRow:
     note = (
         f"requests of {FIELDS} ids by a Poisson process at {LOAD:.0%} of what the server does "
         f"without a cache, {alone / 1e6:.1f} ms a request, {asked} a turn; "
-        f"{SERVED} layers of {WIDTH} on every id; a store of {SLOW:g} µs a row, emulated; "
+        f"an MLP of {'×'.join(map(str, HIDDEN))}; a store of {SLOW:g} µs a row, emulated; "
         f"Zipf {EXPONENT} over {count} rows, {SHARE:.0%} held by LRU; "
         "bare: every row from the store"
     )

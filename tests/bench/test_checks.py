@@ -209,9 +209,9 @@ def test_an_asynchronous_device_is_waited_for_before_an_answer_is_read(async_dev
     assert torch.equal(answer, requests(1)[0][0] * 2)
 
 
-def test_one_slow_read_is_no_accusation() -> None:
+def test_reads_that_a_busy_host_held_up_are_no_accusation() -> None:
     blocks = sampled(honest)
-    blocks.arms[1].reads[0] = 1.0
+    blocks.arms[1].reads[1:] = [1.0] * (len(blocks.arms[1].reads) - 1)
     assert list(verify_complete(blocks, "load")) == []
 
 
