@@ -33,8 +33,12 @@ class Evicting(Policy):
         leaving = self.victims(asked.hits, len(admitted) - len(free))
         self.used += len(free)
         slots = np.concatenate((free, leaving))
-        self.touch(asked.ids, asked.settled(admitted, slots))
+        self.touch_all(asked, admitted, slots)
         return admitted, slots, leaving
+
+    @abstractmethod
+    def touch_all(self, asked: Asked, admitted: np.ndarray, slots: np.ndarray) -> None:
+        """Touch a batch's hits, and the `slots` that `asked.missing[admitted]` are in now."""
 
     def clear(self) -> None:
         """Forget everything."""
@@ -51,6 +55,10 @@ class LRU(Evicting):
     def touch(self, ids: np.ndarray, slots: np.ndarray) -> int:
         """To the end of the queue."""
         return self.queue.touch(slots)
+
+    def touch_all(self, asked: Asked, admitted: np.ndarray, slots: np.ndarray) -> None:
+        """To the end of the queue; `victims` has taken the hits out of it."""
+        self.queue.append(asked.latest(admitted, slots))
 
     def victims(self, hits: np.ndarray, count: int) -> np.ndarray:
         """From the front of the queue, once the batch's hits are out of it."""
@@ -85,6 +93,10 @@ class LFU(Evicting):
         key[distinct] = (np.minimum(touches[distinct], most) << STAMP_BITS) + stamps
         self.now += len(distinct)
         return len(distinct)
+
+    def touch_all(self, asked: Asked, admitted: np.ndarray, slots: np.ndarray) -> None:
+        """As `touch`."""
+        self.touch(asked.ids, asked.settled(admitted, slots))
 
     def victims(self, hits: np.ndarray, count: int) -> np.ndarray:
         """Those of the lowest keys. Their touches do not outlive them."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from techniques.caching.counters import Cache, refuse_graphs
-from techniques.caching.recency import last_of_each
+from techniques.caching.recency import last_of_each, last_places
 from techniques.caching.row_store import RowStore
 
 
@@ -94,17 +94,27 @@ class Asked:
 
     ids: int [N]. slots: int64 [N], −1 where an id is missing. miss: int64, the places of these.
     hits: the distinct slots that were hit, and missing: the distinct missing ids [m], in the order
-    of their last places. place: of each of `miss` among `missing`. id_of: the id that each slot of
-    the cache holds.
+    of their last places, which are last_hits and last_missing. place: of each of `miss` among
+    `missing`. id_of: the id that each slot of the cache holds.
     """
 
     ids: np.ndarray
     slots: np.ndarray
     miss: np.ndarray
     hits: np.ndarray
+    last_hits: np.ndarray
     missing: np.ndarray
+    last_missing: np.ndarray
     place: np.ndarray
     id_of: np.ndarray
+
+    def latest(self, admitted: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        """The distinct slots of all look-ups in the order of their last places, once
+        `missing[admitted]` are in `slots`."""
+        last = np.full(len(self.ids), -1)
+        last[self.last_hits] = self.hits
+        last[self.last_missing[admitted]] = slots
+        return last[np.flatnonzero(last >= 0)]
 
     def settled(self, admitted: np.ndarray, slots: np.ndarray) -> np.ndarray:
         """The slots of all look-ups, in order, once `missing[admitted]` are in `slots`."""
@@ -186,15 +196,20 @@ class RowCache(StoredEmbedding):
             distinct = self.policy.touch(ids, slots)
             self.counts.note(ids, len(ids), distinct, distinct)
             return rows
-        missing, place = self._distinct(ids[miss])
+        missing, last_missing, place = self._distinct(ids[miss])
         fetched = self.fetch(missing)
         rows.index_copy_(
             0, torch.from_numpy(miss), fetched.index_select(0, torch.from_numpy(place))
         )
-        hits = last_of_each(slots[np.flatnonzero(slots >= 0)], np.empty(self.capacity, np.int32))
+        hit = np.flatnonzero(slots >= 0)
+        last = last_places(slots[hit], np.empty(self.capacity, np.int32))
+        last_hits = hit[last]
+        hits = slots[last_hits]
         self.counts.note(ids, len(ids) - len(miss), len(hits) + len(missing), len(hits))
         id_of = self.id_of.numpy()
-        asked = Asked(ids, slots, miss, hits, missing, place, id_of)
+        asked = Asked(
+            ids, slots, miss, hits, last_hits, missing, miss[last_missing], place, id_of
+        )  # fmt: skip
         admitted, new, leaving = self.policy.settle(asked)
         self.slot_of.numpy()[id_of[leaving]] = -1
         if len(admitted) < len(missing):
@@ -207,12 +222,14 @@ class RowCache(StoredEmbedding):
         self.id_of.numpy()[slots] = ids
         self.table.index_copy_(0, torch.from_numpy(slots), rows)
 
-    def _distinct(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The different ones of missing ids [M], in the order of their last places, and the place
-        of each of the M among them. Their entries of `slot_of` are scratch meanwhile."""
+    def _distinct(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The different ones of missing ids [M], in the order of their last places; these places;
+        and the place of each of the M among the different ones. Their entries of `slot_of` are
+        scratch meanwhile."""
         scratch = self.slot_of.numpy()
-        distinct = last_of_each(ids, scratch)
+        last = last_places(ids, scratch)
+        distinct = ids[last]
         scratch[distinct] = np.arange(len(distinct), dtype=np.int32)
         place = scratch[ids]
         scratch[distinct] = -1
-        return distinct, place
+        return distinct, last, place
