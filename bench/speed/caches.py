@@ -111,7 +111,7 @@ def _look_ups(quick: bool) -> SpeedRow:
     )
     note = (
         f"Zipf {EXPONENT} over {count} rows of {DIM}, {SHARE:.0%} held, a store as fast as memory; "
-        "bare: an OrderedDict asked one id after another"
+        f"{len(timed)} batches a turn; bare: an OrderedDict asked one id after another"
     )
     work, amount = f"LRU look-ups, batch {BATCH}", len(timed) * BATCH
     return rate_row(work, "look-ups/s", amount, raced, Goal("at least", 10), note=note)

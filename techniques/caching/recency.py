@@ -65,7 +65,7 @@ class RecencyQueue(nn.Module):
         """Put `slots` to the end, in their order; all different, and none is in here."""
         place, span = self.place.numpy(), self.span
         if span.tail + len(slots) > len(self.log):
-            place[slots] = -1
+            place[slots] = -1  # which `touch` has left otherwise; so they are not packed
             self._pack()
         stop = span.tail + len(slots)
         self.log.numpy()[span.tail : stop] = slots

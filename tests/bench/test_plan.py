@@ -150,6 +150,18 @@ class TestReasons:
         assert list(skipped(plan)) == ["toy-int8_linear-train-cpu"]
         assert "changes nothing that training shows" in skipped(plan)["toy-int8_linear-train-cpu"]
 
+    def test_a_stack_that_only_trains_otherwise_is_not_timed_while_serving(
+        self, folder: Path
+    ) -> None:
+        serving = ("offline(batch_sizes=[8])", "single-stream", "server", "cold-start")
+        stacks = ("only = bf16-optimizer-state",)
+        plan = plan_of(folder, stacks=stacks, scenarios=(*serving, "train", "quality"))
+        assert skipped(plan) == {
+            f"toy-only-{name.replace('-', '_')}-cpu": "bf16-optimizer-state changes nothing "
+            f"that {name} shows: it is the control there"
+            for name in ("offline", "single-stream", "server", "cold-start")
+        }
+
     def test_the_control_is_measured_under_every_load(self, folder: Path) -> None:
         plan = plan_of(folder, scenarios=("train", "offline(batch_sizes=[8])"))
         assert not [i for i in skipped(plan) if "control" in i]
