@@ -1,4 +1,4 @@
-"""A run at a glance: a mark for what each stack did to each baseline, and the numbers behind it."""
+"""A run at a glance: marks of what each stack did to each baseline, and the numbers behind them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from bench.run import PlannedCell, Run
 from bench.series import failed_cells
 from reports import format as fmt
 from reports import provenance
-from reports.tables import Column, columns_of, headline, size, stack_label, state_of
+from reports.tables import Column, columns_of, headline, points, size, stack_label, state_of
 
-GLANCE = ("Quality", "Latency", "Throughput", "Server throughput", "Peak memory", "Training")
+GLANCE = (
+    "Quality", "Latency", "Throughput", "Server throughput", "Cold start", "Model size",
+    "Peak memory", "Training", "Training on ranks",
+)  # fmt: skip
 MARKS = {
     "faster": "▲", "smaller": "▲", "better": "▲", "slower": "▼", "larger": "▼", "inferior": "▼",
     "equivalent": "=", "non-inferior": "=", "inconclusive": "?", "failed": "✕",
@@ -34,12 +37,7 @@ class Overview:
 
 def overview(run: Run) -> Overview:
     """The whole matrix of a run."""
-    columns = columns_of(run)
-    columns = [c for c in columns if c.title in GLANCE] or columns
-    planned: dict[tuple[str, str, str], dict[str, PlannedCell]] = {}
-    for p in run.plan.cells:
-        key = (p.cell.baseline, p.cell.stack, p.cell.device)
-        planned.setdefault(key, {})[p.cell.scenario] = p
+    columns, planned = _columns(run), _planned(run)
     devices = {device for _, _, device in planned}
     failed = failed_cells(run.trials)
     marks: dict[str, dict[str, str]] = {}
@@ -55,6 +53,24 @@ def overview(run: Run) -> Overview:
         marks.setdefault(row, {})[column] = shown
         exact.setdefault(row, {})[column] = "\n".join([*told, *(f"skipped: {r}" for r in reasons)])
     return Overview(_frame(marks), _frame(exact))
+
+
+def glances(run: Run) -> dict[str, pd.DataFrame]:
+    """A frame for each baseline and device by its title: a row for each stack that is not skipped
+    throughout, a column for each thing that it may change, marks with their sizes."""
+    columns, failed = _columns(run), failed_cells(run.trials)
+    rows: dict[str, list[dict[str, str]]] = {}
+    for (baseline, stack, device), cells in _planned(run).items():
+        if all(p.skip for p in cells.values()):
+            continue
+        own = run.effects_of_stacks.get((baseline, stack, device), [])
+        row = {"Stack": stack_label(stack)}
+        for column in columns:
+            state = state_of(run, cells.get(column.scenario), failed)
+            row[column.title] = _sizes(headline(own, column)) or _ABSENT.get(state, "–")
+        rows.setdefault(f"{baseline} on {device}", []).append(row)
+    found = {title: pd.DataFrame(own) for title, own in rows.items()}
+    return {title: frame.loc[:, (frame != "–").any()] for title, frame in found.items()}
 
 
 def foundations(run: Run) -> list[tuple[str, str]]:
@@ -81,6 +97,20 @@ def foundations(run: Run) -> list[tuple[str, str]]:
     ]
 
 
+def _columns(run: Run) -> list[Column]:
+    columns = columns_of(run)
+    return [c for c in columns if c.title in GLANCE] or columns
+
+
+def _planned(run: Run) -> dict[tuple[str, str, str], dict[str, PlannedCell]]:
+    """Baseline, stack and device → scenario → what was planned."""
+    planned: dict[tuple[str, str, str], dict[str, PlannedCell]] = {}
+    for p in run.plan.cells:
+        key = (p.cell.baseline, p.cell.stack, p.cell.device)
+        planned.setdefault(key, {})[p.cell.scenario] = p
+    return planned
+
+
 def _cell(
     own: list[Effect], columns: Iterable[Column], states: dict[str, str]
 ) -> tuple[str, list[str]]:
@@ -90,15 +120,35 @@ def _cell(
         effects = headline(own, column)
         if not effects and (mark := _ABSENT.get(states[column.title])):
             lines.append(f"{mark} {column.title}")
-        groups: dict[str, list[Effect]] = {}
         for e in effects:
-            groups.setdefault(MARKS[e.verdict], []).append(e)
             told.append(f"{column.title}{f' ({e.point})' if e.point else ''}: {_exact(e)}")
-        for mark, group in groups.items():
+        for mark, group in _by_mark(effects).items():
             lines.append(f"{mark} {column.title} {_most(group)}".rstrip())
     if not lines:
         lines = [f"– {next((s for s in states.values() if s != '–'), 'not planned')}"]
     return "\n".join(lines), told
+
+
+def _sizes(effects: list[Effect]) -> str:
+    """A line for each mark: the largest effect, what is undecided as times better, and its points
+    where they do not all have the same mark."""
+    groups = _by_mark(effects)
+    lines = []
+    for mark, group in groups.items():
+        e = max(group, key=size)
+        text = _most(group)
+        if mark == "?" and e.scale == "ratio" and math.isfinite(e.gain[0]):
+            text = f"{fmt.ratio(e.gain[0])}×"
+        where = f"({points(group)})" if len(groups) > 1 else ""
+        lines.append(" ".join(filter(None, (mark, text if mark != "=" else "", where))))
+    return "\n".join(lines)
+
+
+def _by_mark(effects: list[Effect]) -> dict[str, list[Effect]]:
+    groups: dict[str, list[Effect]] = {}
+    for e in effects:
+        groups.setdefault(MARKS[e.verdict], []).append(e)
+    return groups
 
 
 def _most(effects: list[Effect]) -> str:

@@ -19,7 +19,7 @@ from reports import figures, forest, provenance, recommendation, tables
 from reports import format as fmt
 from reports.answer import Answer, answers, explanations, sanity, state
 from reports.composition import composition_table
-from reports.overview import foundations, overview
+from reports.overview import foundations, glances, overview
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,17 @@ def overview_blocks(run: Run) -> tuple[Block, ...]:
         Text(_MARKS),
         Table(found.marks, hover=found.exact),
     )
+
+
+def glance_blocks(run: Run) -> tuple[Block, ...]:
+    """A small table for each baseline: every stack with a mark and a size for what it changes."""
+    found = glances(run)
+    if not found:
+        return ()
+    blocks: list[Block] = [Text(GLANCE)]
+    for title, frame in found.items():
+        blocks += [Heading(title), Table(frame)]
+    return tuple(blocks)
 
 
 def answer_blocks(run: Run) -> tuple[Block, ...]:
@@ -258,10 +269,15 @@ def table_or(frame: pd.DataFrame, otherwise: str) -> tuple[Block, ...]:
     return (Text(otherwise),) if frame.empty else (Table(frame),)
 
 
-_MARKS = (
+_MEANINGS = (
     "▲ better than the control, ▼ worse, = equal within the margin (quality: not inferior), "
     "? inconclusive, ✕ failed, … in progress. Where a metric was measured at several points, the "
-    "largest effect of each kind. Point at a cell for its exact numbers."
+    "largest effect of each kind."
+)
+_MARKS = f"{_MEANINGS} Point at a cell for its exact numbers."
+GLANCE = (
+    f"{_MEANINGS} 3× beside ▲ is three times better, beside ▼ three times worse; beside ? the "
+    "estimate, less than 1 being worse. Of quality: the difference."
 )
 _COUNTED = {
     "free": "came free",

@@ -124,8 +124,8 @@ def summarise(effects: list[Effect]) -> str:
             text = f"{low} to {text}"
         elif len(group) > 1:
             text = verdict
-        points = _points(group)
-        lines.append(f"{text} ({points})" if points else text)
+        where = points(group)
+        lines.append(f"{text} ({where})" if where else text)
     return "\n".join(lines)
 
 
@@ -297,7 +297,7 @@ def _break_even(preparation: Effect, load: Effect) -> str:
     if load.scenario == THROUGHPUT.scenario:
         saved = _batch(load) / load.control - _batch(load) / load.treatment
     calls = "at once" if extra <= 0 else f"{math.ceil(extra / saved):,}" if saved > 0 else "never"
-    return f"{calls} ({_points([load])})" if load.point else calls
+    return f"{calls} ({points([load])})" if load.point else calls
 
 
 def _batch(e: Effect) -> int:
@@ -305,7 +305,7 @@ def _batch(e: Effect) -> int:
     return read_point(e.point).get("batch", 1)
 
 
-def _points(effects: list[Effect]) -> str:
+def points(effects: list[Effect]) -> str:
     """The points of `effects`: the first coordinate, and others where they differ."""
     values: dict[str, dict[str, None]] = {}
     for e in effects:

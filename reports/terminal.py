@@ -12,23 +12,26 @@ from rich.text import Text
 
 from bench.compare import Change
 from bench.run import Run
-from reports import provenance, tables
+from reports import pages, provenance, tables
 from reports.answer import answers, explanations, sanity, state
+from reports.overview import glances
 
 _SHOWN = ("Stack", "Metric", "Point", "Control", "Treatment", "Effect [interval]", "Verdict")
 
 
 def show(run: Run, console: Console) -> None:
-    """Print warnings, the answer with its reasons, the verdict matrix and the effects."""
+    """Print warnings, a glance at each baseline, the answer with its reasons and the effects."""
     for line in run.warnings:
         console.print(Text(f"warning: {line}", style="yellow"))
     console.print(Text(f"{state(run)} {sanity(run)}"))
+    console.print(Text(pages.GLANCE))
+    for title, frame in glances(run).items():
+        console.print(_table(frame, title))
     for answer in answers(run):
         console.print(Text(f"{answer.baseline} × {answer.stack}", style="bold"), end=": ")
         console.print(Text(f"{answer.outcome}. {answer.sentence}"))
     for what, why in explanations(run):
         console.print(Text(f"{what}: {why}"))
-    console.print(_table(tables.verdict_matrix(run), "Verdicts"))
     effects = tables.effects_table(run.effects)
     if not effects.empty:
         for cell, group in effects.groupby(["Baseline", "Scenario", "Device"], sort=False):

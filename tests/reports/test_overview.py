@@ -10,7 +10,7 @@ from synthetic_run import Truth, write_run
 from bench.records import EventRow
 from bench.run import Run
 from reports.html_page import table
-from reports.overview import foundations, overview
+from reports.overview import foundations, glances, overview
 
 
 def cell(run: Run, stack: str, baseline: str = "dcnv2") -> tuple[list[str], str]:
@@ -30,6 +30,34 @@ def test_marks_tell_each_truth_and_hover_the_numbers(run: Run) -> None:
 
 def test_what_is_skipped_says_why(run: Run) -> None:
     assert cell(run, "lora") == (["– skipped"], "skipped: is made for sequence, not for ctr")
+
+
+def glance(run: Run, stack: str, baseline: str = "dcnv2") -> dict[str, str]:
+    frame = glances(run)[f"{baseline} on cpu"].set_index("Stack")
+    return {str(name): str(text) for name, text in frame.loc[stack].items()}
+
+
+def test_a_glance_tells_each_truth_by_mark_and_size(run: Run) -> None:
+    found = glance(run, "int8-linear")
+    assert found["Throughput"] == "▲ 3.10×"
+    assert found["Latency"].split("\n") == ["▼ 1.61× (batch 1)", "▲ 3.40× (batch 512)"]
+    assert (found["Quality"], found["Model size"]) == ("=", "▲ 1.31×")
+    assert glance(run, "prune-structured", "two-tower")["Quality"] == "▼ −0.0210"
+
+
+def test_a_glance_leaves_out_what_was_skipped_throughout(run: Run) -> None:
+    assert "lora" not in set(glances(run)["dcnv2 on cpu"]["Stack"])
+
+
+def test_a_glance_gives_the_undecided_as_times_better(tmp_path: Path) -> None:
+    slower = 1 / 1.02  # by the margin itself
+    truths = {"slower": Truth({1: slower, 512: slower, 4096: slower})}
+    run = Run.load(write_run(tmp_path, truths, ["dcnv2"]))
+    latency, throughput = (glance(run, "slower")[name] for name in ("Latency", "Throughput"))
+    for text in (latency, throughput):
+        mark, number = text.split()
+        assert mark == "?"
+        assert float(number.rstrip("×")) == pytest.approx(slower, abs=0.01)
 
 
 @pytest.mark.parametrize(("processes", "mark"), [(0, "… Throughput"), (2, "✕ Throughput")])

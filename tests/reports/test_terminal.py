@@ -28,7 +28,7 @@ def printed(run: Run, width: int = 200) -> str:
 
 def test_show_prints_the_answer_the_matrix_the_effects_and_the_skipped(run: Run) -> None:
     text = printed(run)
-    for part in ("dcnv2 × int8-linear", "3.10× faster (batch 4096)", "[3.0", "not for ctr"):
+    for part in ("dcnv2 × int8-linear", "▲ 3.10×", "[3.0", "not for ctr"):
         assert part in text
 
 
