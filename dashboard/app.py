@@ -96,7 +96,7 @@ TECHNIQUE, BASELINE = "Technique", "Baseline"
 SAY_THE_STATE = ("Overview", "Answer")  # how far the run is
 VIEWS: dict[str, View] = {
     "Overview": _one("Overview", pages.overview_blocks),
-    "Answer": _one("The answer", pages.answer_blocks),
+    "Answer": _parts(pages.answer_sections),
     "Verdicts": _one("Verdicts", pages.verdict_blocks),
     DECIDE: _decide,
     TRADE_OFF: _trade_off,

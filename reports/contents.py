@@ -12,8 +12,7 @@ def report(run: Run) -> Report:
     """Everything that a report of `run` says, warnings first."""
     sections = [
         Section("Warnings", pages.warning_blocks(run)),
-        Section("The answer", pages.answer_blocks(run)),
-        Section("At a glance", pages.glance_blocks(run)),
+        *pages.answer_sections(run),
         Section("Verdicts", pages.verdict_blocks(run)),
         Section("Quality against speed", views.quality_speed_blocks(run)),
         Section("Stacks", pages.stack_blocks(run)),

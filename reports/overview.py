@@ -55,11 +55,11 @@ def overview(run: Run) -> Overview:
     return Overview(_frame(marks), _frame(exact))
 
 
-def glances(run: Run) -> dict[str, pd.DataFrame]:
-    """A frame for each baseline and device by its title: a row for each stack that is not skipped
-    throughout, a column for each thing that it may change, marks with their sizes."""
+def glances(run: Run) -> dict[tuple[str, str], pd.DataFrame]:
+    """Baseline and device → a row for each stack that is not skipped throughout, a column for each
+    thing that it may change, marks with their sizes."""
     columns, failed = _columns(run), failed_cells(run.trials)
-    rows: dict[str, list[dict[str, str]]] = {}
+    rows: dict[tuple[str, str], list[dict[str, str]]] = {}
     for (baseline, stack, device), cells in _planned(run).items():
         if all(p.skip for p in cells.values()):
             continue
@@ -68,9 +68,9 @@ def glances(run: Run) -> dict[str, pd.DataFrame]:
         for column in columns:
             state = state_of(run, cells.get(column.scenario), failed)
             row[column.title] = _sizes(headline(own, column)) or _ABSENT.get(state, "–")
-        rows.setdefault(f"{baseline} on {device}", []).append(row)
-    found = {title: pd.DataFrame(own) for title, own in rows.items()}
-    return {title: frame.loc[:, (frame != "–").any()] for title, frame in found.items()}
+        rows.setdefault((baseline, device), []).append(row)
+    found = {key: pd.DataFrame(own) for key, own in rows.items()}
+    return {key: frame.loc[:, (frame != "–").any()] for key, frame in found.items()}
 
 
 def foundations(run: Run) -> list[tuple[str, str]]:

@@ -123,34 +123,28 @@ def overview_blocks(run: Run) -> tuple[Block, ...]:
     )
 
 
-def glance_blocks(run: Run) -> tuple[Block, ...]:
-    """A small table for each baseline: every stack with a mark and a size for what it changes."""
-    found = glances(run)
-    if not found:
-        return ()
-    blocks: list[Block] = [Text(GLANCE)]
-    for title, frame in found.items():
-        blocks += [Heading(title), Table(frame)]
-    return tuple(blocks)
-
-
-def answer_blocks(run: Run) -> tuple[Block, ...]:
-    """The answer in plain words, a list for each baseline."""
+def answer_sections(run: Run) -> tuple[Section, ...]:
+    """The answer at a glance, then in words; a table and a list for each baseline."""
     found = answers(run)
     opening = f"{state(run)} {sanity(run)}"
     if not found:
-        return (Text(opening), Text("No technique has been measured yet, so there is no answer."))
+        unknown = Text("No technique has been measured yet, so there is no answer.")
+        return (Section("The answer", (Text(opening), unknown)),)
     counts = Counter(a.outcome for a in found)
     told = [f"{counts[o]} {_COUNTED[o]}" for o in OUTCOMES if counts[o]]
-    blocks: list[Block] = [
+    glance: list[Block] = [
         Text(f"Stacks measured against the control: {len(found)}. Of these, {fmt.words(told)}."),
         Text(opening),
+        Text(GLANCE),
     ]
+    for (baseline, device), frame in glances(run).items():
+        glance += [Heading(f"{baseline} on {device}"), Table(frame)]
+    words: list[Block] = []
     for (baseline, device), group in groupby(found, key=lambda a: (a.baseline, a.device)):
-        blocks += [Heading(f"{baseline} on {device}"), Items(tuple(map(_item, group)))]
+        words += [Heading(f"{baseline} on {device}"), Items(tuple(map(_item, group)))]
     if why := explanations(run):
-        blocks += [Heading("Why"), Items(tuple(why))]
-    return tuple(blocks)
+        words += [Heading("Why"), Items(tuple(why))]
+    return Section("The answer", tuple(glance)), Section("The answer in words", tuple(words))
 
 
 def verdict_blocks(run: Run) -> tuple[Block, ...]:

@@ -25,11 +25,12 @@ def show(run: Run, console: Console) -> None:
         console.print(Text(f"warning: {line}", style="yellow"))
     console.print(Text(f"{state(run)} {sanity(run)}"))
     console.print(Text(pages.GLANCE))
-    for title, frame in glances(run).items():
-        console.print(_table(frame, title))
-    for answer in answers(run):
-        console.print(Text(f"{answer.baseline} × {answer.stack}", style="bold"), end=": ")
-        console.print(Text(f"{answer.outcome}. {answer.sentence}"))
+    found = answers(run)
+    for (baseline, device), frame in glances(run).items():
+        console.print(_table(frame, f"{baseline} on {device}"))
+        for answer in (a for a in found if (a.baseline, a.device) == (baseline, device)):
+            console.print(Text(f"{answer.baseline} × {answer.stack}", style="bold"), end=": ")
+            console.print(Text(f"{answer.outcome}. {answer.sentence}"))
     for what, why in explanations(run):
         console.print(Text(f"{what}: {why}"))
     effects = tables.effects_table(run.effects)

@@ -33,7 +33,7 @@ def test_what_is_skipped_says_why(run: Run) -> None:
 
 
 def glance(run: Run, stack: str, baseline: str = "dcnv2") -> dict[str, str]:
-    frame = glances(run)[f"{baseline} on cpu"].set_index("Stack")
+    frame = glances(run)[baseline, "cpu"].set_index("Stack")
     return {str(name): str(text) for name, text in frame.loc[stack].items()}
 
 
@@ -46,7 +46,7 @@ def test_a_glance_tells_each_truth_by_mark_and_size(run: Run) -> None:
 
 
 def test_a_glance_leaves_out_what_was_skipped_throughout(run: Run) -> None:
-    assert "lora" not in set(glances(run)["dcnv2 on cpu"]["Stack"])
+    assert "lora" not in set(glances(run)["dcnv2", "cpu"]["Stack"])
 
 
 def test_a_glance_gives_the_undecided_as_times_better(tmp_path: Path) -> None:
