@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 from time import perf_counter_ns
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from techniques.base import Change, Technique
 
 TOLERANCE = 1e-4  # of the spread of the outputs: above summation order, below any skipped work
 PENDING_LIMIT = 0.25  # of a call: what may still be pending when the clock has stopped
-JITTER = 20e-6  # seconds that a busy host may add to every read of an arm
+JITTER = 1e-4  # seconds more that reading may take where an arm never runs the code that reads
 REPEAT_LIMIT = 2.0  # how much faster, beside the control, a request met before may be answered
 PROCESSOR_LIMIT = 1.25  # processors an arm may keep busy for each thread of the load
 TICK = 0.01  # s, in which the system counts the processor time of other processes
@@ -117,7 +118,9 @@ def verify_timed_outputs(
                 f"{arm.name} answered a timed request otherwise than the same request untimed: "
                 "work was skipped, or an answer was kept that should not have been",
             )
-        gains.append(min(first) / min(again))  # what else runs on the host only adds
+        # What else runs on the host only adds. That the quickest of few requests was met before may
+        # be for what it asks, but not that half of them were quicker than all new ones.
+        gains.append(min(first) / median(again))
     control, treatment = gains
     if repeats:
         yield EventRow(

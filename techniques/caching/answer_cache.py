@@ -29,11 +29,12 @@ class AnswerCache(Cache):
     """Serves what `compute` does, row by row, and keeps the answers of up to `capacity` rows.
 
     A row is known by all its inputs, to the bit; a hash only finds it, and of two rows of the same
-    hash one is not kept. What was kept answers for `seconds`, by `clock`, and is computed anew
-    then. Memory is taken at the first call, when the size of an answer is known.
+    hash one is not kept. A history that is cut or padded to another length is another row. What was
+    kept answers for `seconds`, by `clock`, and is computed anew then. Memory is taken at the first
+    call, when the size of an answer is known, and more for keys when longer rows come.
     """
 
-    keys: Tensor  # int64 [capacity, words of a row]
+    keys: Tensor  # int64 [capacity, words of the longest row], shorter ones after zeros
     hashes: Tensor  # int64 [capacity]
     order: Tensor  # int64 [capacity], the slots in use by rising hash
     expires: Tensor  # float64 [capacity]
@@ -87,9 +88,9 @@ class AnswerCache(Cache):
             self.queue.touch(slots[np.flatnonzero(slots >= 0)])
         return self._joined(given)
 
-    def _find(self, keys: np.ndarray) -> _Rows:
-        """What is known of rows; keys: int64 [B, words]."""
-        hashed = _hash(keys)
+    def _find(self, words: np.ndarray) -> _Rows:
+        """What is known of rows; words: int64 [B, words]."""
+        hashed, keys = _hash(words), self._fitted(words)
         rows = _Rows(keys, hashed, np.full(len(keys), -1), np.zeros(len(keys), bool))
         if self.used:
             hashes, order = self.hashes.numpy(), self.order.numpy()[: self.used]
@@ -100,6 +101,16 @@ class AnswerCache(Cache):
             rows.slots[same[equal]] = found[same[equal]]
             rows.taken[same[~equal]] = True
         return rows
+
+    def _fitted(self, words: np.ndarray) -> np.ndarray:
+        """`words` as wide as the keys, which get wider where they have to be."""
+        if not self.parts:
+            return words
+        more = words.shape[1] - self.keys.shape[1]
+        if more > 0:
+            with torch.inference_mode(False):
+                self.keys = nn.functional.pad(self.keys, (more, 0))
+        return np.pad(words, ((0, 0), (-more, 0))) if more < 0 else words
 
     def _keep(
         self, rows: _Rows, hits: np.ndarray, parts: Sequence[Tensor], now: float
@@ -156,8 +167,9 @@ class _Rows:
 
 
 def _words(request: Batch) -> np.ndarray:
-    """All that is said of each row: int64 [B, words]."""
-    parts = []
+    """All that is said of each row, and the sizes of what columns hold of it: int64 [B, words]."""
+    sizes = [size for column in request for size in column.shape[1:]]
+    parts = [torch.tensor(sizes, dtype=torch.int64).expand(len(request[0]), len(sizes))]
     for column in request:
         flat = column.reshape(len(column), math.prod(column.shape[1:])).contiguous()
         parts.append(flat.view(_WORDS[column.element_size()]).to(torch.int64))

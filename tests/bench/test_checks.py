@@ -157,6 +157,16 @@ def drifting() -> Call:
     return lambda batch: honest(batch) + next(count)
 
 
+def test_a_call_that_is_quick_for_what_one_request_asks_is_not_accused() -> None:
+    """As a table of hot rows before a slow store is, whether or not it has met the request."""
+    for (light,) in requests(8):
+
+        def call(batch: Tensor, light: Tensor = light) -> Tensor:
+            return batch * 2 if torch.equal(batch, light) else honest(batch)
+
+        assert found(sampled(call)) == set()
+
+
 def test_a_call_that_is_faster_for_both_arms_the_second_time_is_not_accused() -> None:
     """As tables are whose rows the first visit brings into the caches."""
 
@@ -209,8 +219,8 @@ def test_an_asynchronous_device_is_waited_for_before_an_answer_is_read(async_dev
     assert torch.equal(answer, requests(1)[0][0] * 2)
 
 
-@pytest.mark.parametrize("reads", [[1.0, 1e-6, 1.0], [15e-6] * 3])
-def test_reads_that_a_busy_host_held_up_are_no_accusation(reads: list[float]) -> None:
+@pytest.mark.parametrize("reads", [[1.0, 1e-6, 1.0], [60e-6] * 3])
+def test_reads_that_are_slow_for_other_reasons_are_no_accusation(reads: list[float]) -> None:
     blocks = sampled(honest)
     blocks.arms[0].reads[:] = [1e-6, 1e-6, 1e-6]
     blocks.arms[1].reads[:] = reads

@@ -198,3 +198,27 @@ def test_counts_tell_the_stream_where_asked() -> None:
     (keys,) = cache.counts.stream
     assert keys[0] == keys[2] != keys[1]
     assert keys.dtype == np.int64
+
+
+class Total(nn.Module):
+    """Sums of histories, and of those before them."""
+
+    def forward(self, history: Tensor, earlier: Tensor) -> Tensor:
+        return history.sum(1) + 100 * earlier.sum(1)
+
+
+lengths = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=8)
+
+
+@settings(max_examples=50)
+@given(lengths, st.integers(1, 6))
+def test_histories_of_any_length_are_right(sizes: list[tuple[int, int]], capacity: int) -> None:
+    """Zeros and ones alone, so that rows differ by their lengths and where the columns part."""
+    cache, draw = AnswerCache(Total(), capacity), torch.Generator().manual_seed(0)
+    for pair in sizes:
+        columns = [torch.randint(2, (3, size), generator=draw) for size in pair]
+        assert torch.equal(cache(*columns), Total()(*columns))
+        held = cache.counts.hits
+        assert torch.equal(cache(*columns), Total()(*columns))
+        if capacity >= 3:
+            assert cache.counts.hits == held + 3
