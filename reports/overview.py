@@ -15,10 +15,7 @@ from reports import format as fmt
 from reports import provenance
 from reports.tables import Column, columns_of, headline, points, size, stack_label, state_of
 
-GLANCE = (
-    "Quality", "Latency", "Throughput", "Server throughput", "Cold start", "Model size",
-    "Peak memory", "Training", "Training on ranks",
-)  # fmt: skip
+DETAILS = ("Training memory", "Time to quality", "Time to quality on ranks")  # not at a glance
 MARKS = {
     "faster": "▲", "smaller": "▲", "better": "▲", "slower": "▼", "larger": "▼", "inferior": "▼",
     "equivalent": "=", "non-inferior": "=", "inconclusive": "?", "failed": "✕",
@@ -98,8 +95,7 @@ def foundations(run: Run) -> list[tuple[str, str]]:
 
 
 def _columns(run: Run) -> list[Column]:
-    columns = columns_of(run)
-    return [c for c in columns if c.title in GLANCE] or columns
+    return [c for c in columns_of(run) if c.title not in DETAILS]
 
 
 def _planned(run: Run) -> dict[tuple[str, str, str], dict[str, PlannedCell]]:

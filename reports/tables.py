@@ -37,6 +37,7 @@ COLUMNS = (
     Column("Throughput", "offline"),
     Column("Server throughput", "server"),
     Column("Cold start", "cold-start"),
+    Column("Cache phases", "cache-phases"),
     Column("Quality on a stream", "refresh"),
     Column("Staleness", "refresh", "staleness"),
     Column("Model size", "offline", "model_bytes"),
