@@ -20,7 +20,7 @@ from techniques.base import Change, Technique
 
 TOLERANCE = 1e-4  # of the spread of the outputs: above summation order, below any skipped work
 PENDING_LIMIT = 0.25  # of a call: what may still be pending when the clock has stopped
-JITTER = 1e-4  # seconds more that reading may take where an arm never runs the code that reads
+COLD_READ = 1e-4  # seconds more that reading may take where an arm never runs the code that reads
 REPEAT_LIMIT = 2.0  # how much faster, beside the control, a request met before may be answered
 PROCESSOR_LIMIT = 1.25  # processors an arm may keep busy for each thread of the load
 TICK = 0.01  # s, in which the system counts the processor time of other processes
@@ -174,7 +174,7 @@ def verify_complete(blocks: PairedBlocks, scenario: str) -> Iterator[EventRow]:
     and little more. What else runs on the host only adds, so the shortest read of an arm counts."""
     control, treatment = (min(arm.reads, default=0.0) for arm in blocks.arms)
     pending = treatment - 2 * control
-    if pending > max(PENDING_LIMIT * blocks.arms[1].steady_call, JITTER):
+    if pending > max(PENDING_LIMIT * blocks.arms[1].steady_call, COLD_READ):
         yield _failure(
             scenario,
             "unsynchronised",

@@ -9,17 +9,35 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.effects import Effect
-from bench.run import PlannedCell, Run
+from bench.run import Run
 from bench.series import failed_cells
 from reports import format as fmt
 from reports import provenance
-from reports.tables import Column, columns_of, headline, points, size, stack_label, state_of
+from reports.tables import (
+    Column,
+    columns_of,
+    headline,
+    planned_cells,
+    points,
+    size,
+    stack_label,
+    state_of,
+)
 
 DETAILS = ("Training memory", "Time to quality", "Time to quality on ranks")  # not at a glance
 MARKS = {
     "faster": "▲", "smaller": "▲", "better": "▲", "slower": "▼", "larger": "▼", "inferior": "▼",
     "equivalent": "=", "non-inferior": "=", "inconclusive": "?", "failed": "✕",
 }  # fmt: skip
+MEANINGS = (
+    "▲ better than the control, ▼ worse, = equal within the margin (quality: not inferior), "
+    "? inconclusive, ✕ failed, … in progress. Where a metric was measured at several points, the "
+    "largest effect of each kind."
+)
+GLANCE = (
+    f"{MEANINGS} 3× beside ▲ is three times better, beside ▼ three times worse; beside ? the "
+    "estimate, less than 1 being worse. Of quality: the difference."
+)
 _ABSENT = {"failed": "✕", "in progress": "…"}
 
 
@@ -34,7 +52,7 @@ class Overview:
 
 def overview(run: Run) -> Overview:
     """The whole matrix of a run."""
-    columns, planned = _columns(run), _planned(run)
+    columns, planned = _columns(run), planned_cells(run)
     devices = {device for _, _, device in planned}
     failed = failed_cells(run.trials)
     marks: dict[str, dict[str, str]] = {}
@@ -57,7 +75,7 @@ def glances(run: Run) -> dict[tuple[str, str], pd.DataFrame]:
     thing that it may change, marks with their sizes."""
     columns, failed = _columns(run), failed_cells(run.trials)
     rows: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for (baseline, stack, device), cells in _planned(run).items():
+    for (baseline, stack, device), cells in planned_cells(run).items():
         if all(p.skip for p in cells.values()):
             continue
         own = run.effects_of_stacks.get((baseline, stack, device), [])
@@ -96,15 +114,6 @@ def foundations(run: Run) -> list[tuple[str, str]]:
 
 def _columns(run: Run) -> list[Column]:
     return [c for c in columns_of(run) if c.title not in DETAILS]
-
-
-def _planned(run: Run) -> dict[tuple[str, str, str], dict[str, PlannedCell]]:
-    """Baseline, stack and device → scenario → what was planned."""
-    planned: dict[tuple[str, str, str], dict[str, PlannedCell]] = {}
-    for p in run.plan.cells:
-        key = (p.cell.baseline, p.cell.stack, p.cell.device)
-        planned.setdefault(key, {})[p.cell.scenario] = p
-    return planned
 
 
 def _cell(

@@ -19,7 +19,7 @@ from reports import figures, forest, provenance, recommendation, tables
 from reports import format as fmt
 from reports.answer import Answer, answers, explanations, sanity, state
 from reports.composition import composition_table
-from reports.overview import foundations, glances, overview
+from reports.overview import GLANCE, MEANINGS, foundations, glances, overview
 
 
 @dataclass(frozen=True)
@@ -263,16 +263,7 @@ def table_or(frame: pd.DataFrame, otherwise: str) -> tuple[Block, ...]:
     return (Text(otherwise),) if frame.empty else (Table(frame),)
 
 
-_MEANINGS = (
-    "▲ better than the control, ▼ worse, = equal within the margin (quality: not inferior), "
-    "? inconclusive, ✕ failed, … in progress. Where a metric was measured at several points, the "
-    "largest effect of each kind."
-)
-_MARKS = f"{_MEANINGS} Point at a cell for its exact numbers."
-GLANCE = (
-    f"{_MEANINGS} 3× beside ▲ is three times better, beside ▼ three times worse; beside ? the "
-    "estimate, less than 1 being worse. Of quality: the difference."
-)
+_MARKS = f"{MEANINGS} Point at a cell for its exact numbers."
 _COUNTED = {
     "free": "came free",
     "a trade": "bought something at a cost",

@@ -89,13 +89,19 @@ def columns_of(run: Run) -> list[Column]:
     ]
 
 
-def verdict_matrix(run: Run) -> pd.DataFrame:
-    """One row for each baseline × stack × device, one column for each thing it may change."""
-    columns, failed = columns_of(run), failed_cells(run.trials)
+def planned_cells(run: Run) -> dict[tuple[str, str, str], dict[str, PlannedCell]]:
+    """Baseline, stack and device → scenario → what was planned, in the order of the plan."""
     planned: dict[tuple[str, str, str], dict[str, PlannedCell]] = {}
     for p in run.plan.cells:
         key = (p.cell.baseline, p.cell.stack, p.cell.device)
         planned.setdefault(key, {})[p.cell.scenario] = p
+    return planned
+
+
+def verdict_matrix(run: Run) -> pd.DataFrame:
+    """One row for each baseline × stack × device, one column for each thing it may change."""
+    columns, failed = columns_of(run), failed_cells(run.trials)
+    planned = planned_cells(run)
     rows = []
     order = list(dict.fromkeys(baseline for baseline, _, _ in planned))
     for key in sorted(planned, key=lambda key: order.index(key[0])):

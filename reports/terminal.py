@@ -12,9 +12,9 @@ from rich.text import Text
 
 from bench.compare import Change
 from bench.run import Run
-from reports import pages, provenance, tables
+from reports import provenance, tables
 from reports.answer import answers, explanations, sanity, state
-from reports.overview import glances
+from reports.overview import GLANCE, glances
 
 _SHOWN = ("Stack", "Metric", "Point", "Control", "Treatment", "Effect [interval]", "Verdict")
 
@@ -24,7 +24,7 @@ def show(run: Run, console: Console) -> None:
     for line in run.warnings:
         console.print(Text(f"warning: {line}", style="yellow"))
     console.print(Text(f"{state(run)} {sanity(run)}"))
-    console.print(Text(pages.GLANCE))
+    console.print(Text(GLANCE))
     found = answers(run)
     for (baseline, device), frame in glances(run).items():
         console.print(_table(frame, f"{baseline} on {device}"))

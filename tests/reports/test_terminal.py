@@ -12,7 +12,7 @@ from synthetic_run import Truth, write_run
 
 from bench.compare import compare
 from bench.run import Run
-from reports.pages import GLANCE
+from reports.overview import GLANCE
 from reports.terminal import changes_json, show, show_changes, show_differences, show_json
 
 REQUIRED = {
